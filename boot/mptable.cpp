@@ -1,0 +1,150 @@
+#include "boot/mptable.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "boot/checksum.h"
+#include "vmm/base/error.h"
+#include "vmm/x86_64/layout.h"
+
+namespace martlet {
+namespace {
+
+constexpr std::uint8_t kSpecification14 = 4;
+constexpr std::uint8_t kIsaBus = 0;
+constexpr std::uint8_t kIsaInterrupts = 16;
+constexpr std::uint8_t kIoApicId = 0;  // what KVM's register says after reset
+constexpr std::uint8_t kIoApicVersion = 0x11;
+constexpr std::uint8_t kLocalApicVersion = 0x14;
+constexpr std::uint8_t kAllLocalApics = 0xff;
+
+struct FloatingPointer {  // §4.1
+  std::array<char, 4> signature{'_', 'M', 'P', '_'};
+  std::uint32_t config = static_cast<std::uint32_t>(raw(layout::kMpTable.start));
+  std::uint8_t length = 1;  // in paragraphs of 16 bytes
+  std::uint8_t specification = kSpecification14;
+  std::uint8_t checksum = 0;
+  std::array<std::uint8_t, 5> features{};  // a configuration table is present; virtual wire mode, no IMCR
+};
+static_assert(sizeof(FloatingPointer) == 16);
+
+struct ConfigHeader {  // §4.2
+  std::array<char, 4> signature{'P', 'C', 'M', 'P'};
+  std::uint16_t length = 0;
+  std::uint8_t specification = kSpecification14;
+  std::uint8_t checksum = 0;
+  std::array<char, 8> oem_id{'M', 'A', 'R', 'T', 'L', 'E', 'T', ' '};
+  std::array<char, 12> product_id{'M', 'A', 'R', 'T', 'L', 'E', 'T', ' ', 'P', 'C', ' ', ' '};
+  std::uint32_t oem_table = 0;
+  std::uint16_t oem_table_size = 0;
+  std::uint16_t entries = 0;
+  std::uint32_t local_apic = static_cast<std::uint32_t>(raw(layout::kLocalApic.start));
+  std::uint16_t extended_length = 0;
+  std::uint8_t extended_checksum = 0;
+  std::uint8_t reserved = 0;
+};
+static_assert(sizeof(ConfigHeader) == 44);
+
+struct Processor {  // §4.3.1
+  std::uint8_t type = 0;
+  std::uint8_t apic_id = 0;
+  std::uint8_t apic_version = kLocalApicVersion;
+  std::uint8_t flags = 0;          // bit 0 enabled, bit 1 the boot CPU
+  std::uint32_t signature = 0x600;  // family 6; kernels ask CPUID
+  std::uint32_t features = 0x201;   // FPU and APIC on chip
+  std::array<std::uint32_t, 2> reserved{};
+};
+static_assert(sizeof(Processor) == 20);
+
+struct Bus {  // §4.3.2
+  std::uint8_t type = 1;
+  std::uint8_t id = kIsaBus;
+  std::array<char, 6> name{'I', 'S', 'A', ' ', ' ', ' '};
+};
+static_assert(sizeof(Bus) == 8);
+
+struct IoApic {  // §4.3.3
+  std::uint8_t type = 2;
+  std::uint8_t id = kIoApicId;
+  std::uint8_t version = kIoApicVersion;
+  std::uint8_t flags = 1;  // enabled
+  std::uint32_t address = static_cast<std::uint32_t>(raw(layout::kIoApic.start));
+};
+static_assert(sizeof(IoApic) == 8);
+
+enum class EntryType : std::uint8_t { IoInterrupt = 3, LocalInterrupt = 4 };
+enum class Delivery : std::uint8_t { Vectored = 0, Nmi = 1, ExtInt = 3 };  // §4.3.4, table 4-10
+
+struct Interrupt {  // §4.3.4 and §4.3.5
+  EntryType type = EntryType::IoInterrupt;
+  Delivery delivery = Delivery::Vectored;
+  std::uint16_t flags = 0;  // polarity and trigger as the bus has them
+  std::uint8_t source_bus = kIsaBus;
+  std::uint8_t source_irq = 0;
+  std::uint8_t destination = 0;  // an APIC's id
+  std::uint8_t pin = 0;
+};
+static_assert(sizeof(Interrupt) == 8);
+
+constexpr std::uint8_t kEnabled = 1U << 0U;
+constexpr std::uint8_t kBootProcessor = 1U << 1U;
+
+template <class T>
+T with_checksum(T structure) {
+  structure.checksum = checksum(std::as_bytes(std::span{&structure, 1}));
+  return structure;
+}
+
+class ConfigTable {
+ public:
+  template <class T>
+  void add(const T& entry) {
+    append(entry);
+    header_.entries++;
+  }
+  std::vector<std::byte> finish() {
+    header_.length = static_cast<std::uint16_t>(bytes_.size());
+    std::memcpy(bytes_.data(), &header_, sizeof header_);
+    bytes_[offsetof(ConfigHeader, checksum)] = std::byte{checksum(bytes_)};
+    return std::move(bytes_);
+  }
+
+ private:
+  template <class T>
+  void append(const T& part) {
+    const auto bytes = std::as_bytes(std::span{&part, 1});
+    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+  }
+  ConfigHeader header_;
+  std::vector<std::byte> bytes_ = std::vector<std::byte>(sizeof(ConfigHeader));
+};
+
+}  // namespace
+
+void write_mp_table(const GuestMemory& memory, std::uint32_t cpus) {
+  ConfigTable table;
+  for (std::uint32_t id = 0; id < std::min(cpus, kMaxMpTableCpus); ++id) {
+    const auto flags = static_cast<std::uint8_t>(kEnabled | (id == 0 ? kBootProcessor : 0U));
+    table.add(Processor{.apic_id = static_cast<std::uint8_t>(id), .flags = flags});
+  }
+  table.add(Bus{});
+  table.add(IoApic{});
+  // KVM's own routing connects each interrupt, the PIT's IRQ 0 too, to the pin of its number.
+  for (std::uint8_t irq = 0; irq < kIsaInterrupts; ++irq) {
+    table.add(Interrupt{.source_irq = irq, .destination = kIoApicId, .pin = irq});
+  }
+  table.add(Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::ExtInt, .pin = 0});
+  table.add(Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::Nmi, .destination = kAllLocalApics, .pin = 1});
+
+  const auto config = table.finish();
+  if (!memory.write(layout::kMpTable.start, std::as_bytes(std::span{config})) ||
+      !memory.write(layout::kEbda.start, with_checksum(FloatingPointer{}))) {
+    throw HostError{"there is no RAM for the MP table: use -m 2M or more"};
+  }
+}
+
+}  // namespace martlet

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <string_view>
+
+#include "vmm/base/fd.h"
+
+namespace martlet {
+
+/// Where a serial port leads.
+struct SerialTarget {
+  enum class Kind {
+    Stdio,   ///< our stdin and stdout
+    Null,    ///< nowhere
+    Pty,     ///< a new pseudo-terminal
+    File,    ///< output into a file, truncated first; no input
+    Socket,  ///< a Unix stream socket that listens
+  };
+  Kind kind = Kind::Stdio;
+  std::string path;  ///< of File and Socket
+};
+
+/// "stdio", "null", "pty", "file=PATH" or "socket=PATH"; anything else throws HostError.
+[[nodiscard]] SerialTarget parse_serial_target(std::string_view text);
+
+/// A new pseudo-terminal, its slave raw and held open: so it never hangs up, whoever comes and goes.
+struct Pty {
+  Fd master;  ///< non-blocking
+  Fd slave;
+  std::string path;  ///< the slave's
+};
+[[nodiscard]] Pty open_pty();
+
+/// A listening Unix socket whose file goes when this does.
+class UnixListener {
+ public:
+  /// Replaces the socket file of a listener that is gone. Throws HostError when somebody still listens at
+  /// `path`, or something else than a socket is there.
+  explicit UnixListener(std::string path);
+  UnixListener(const UnixListener&) = delete;
+  UnixListener& operator=(const UnixListener&) = delete;
+  ~UnixListener();
+
+  [[nodiscard]] int fd() const noexcept { return socket_.get(); }
+  /// The next client, close-on-exec; none, with errno set, when nobody waits.
+  [[nodiscard]] Fd accept() const noexcept;
+
+ private:
+  std::string path_;
+  Fd socket_;
+  ino_t file_ = 0;  // the socket's file, in case another one took its place
+};
+
+}  // namespace martlet

@@ -1,0 +1,84 @@
+#include "vmm/base/event_loop.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+
+#include "vmm/base/ending.h"
+#include "vmm/base/error.h"
+
+namespace martlet {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST(EventLoop, CallsHandlersUntilStopped) {
+  EventLoop loop;
+  const Fd event = make_eventfd();
+  int calls = 0;
+  ASSERT_TRUE(loop.watch(event.get(), EPOLLIN, [&](std::uint32_t) {
+    drain_counter(event.get());
+    if (++calls == 3) {
+      loop.stop();
+    } else {
+      signal_eventfd(event.get());
+    }
+  }));
+  signal_eventfd(event.get());
+  loop.run();
+  EXPECT_EQ(calls, 3);
+}
+
+TEST(EventLoop, AHandlerMayUnwatchItselfAndOthers) {
+  EventLoop loop;
+  const Fd a = make_eventfd();
+  const Fd b = make_eventfd();
+  int calls = 0;
+  const auto once = [&](std::uint32_t) {
+    ++calls;
+    loop.unwatch(a.get());
+    loop.unwatch(b.get());
+    loop.stop();
+  };
+  loop.watch(a.get(), EPOLLIN, once);
+  loop.watch(b.get(), EPOLLIN, once);
+  signal_eventfd(a.get());
+  signal_eventfd(b.get());
+  loop.run();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, SaysWhichFilesItCannotWaitFor) {
+  EventLoop loop;
+  const Fd regular = open_file("/proc/self/exe", O_RDONLY);
+  EXPECT_FALSE(loop.watch(regular.get(), EPOLLIN, [](std::uint32_t) {}));
+  EXPECT_THROW(loop.watch(-1, EPOLLIN, [](std::uint32_t) {}), HostError);
+}
+
+TEST(Timer, FiresOnceOrPeriodicallyAndCanBeCancelled) {
+  EventLoop loop;
+  int ticks = 0;
+  Timer never{loop, [&] { ADD_FAILURE() << "cancelled, yet it fired"; }};
+  never.start_once(1ms);
+  never.cancel();
+  Timer periodic{loop, [&] { ++ticks; }};
+  periodic.start_periodic(1ms);
+  Timer last{loop, [&] { loop.stop(); }};
+  last.start_once(20ms);
+  loop.run();
+  EXPECT_GE(ticks, 1);
+}
+
+TEST(StopLine, TheFirstRequestWins) {
+  StopLine stop;
+  EXPECT_FALSE(stop.requested());
+  stop.request({.kind = Ending::Kind::GuestExit, .code = 7});
+  stop.request({.kind = Ending::Kind::Timeout});
+  ASSERT_TRUE(stop.requested());
+  EXPECT_EQ(stop.ending()->kind, Ending::Kind::GuestExit);
+  EXPECT_EQ(stop.ending()->code, 7);
+  EXPECT_EQ(drain_counter(stop.fd()), 1U);
+}
+
+}  // namespace
+}  // namespace martlet

@@ -1,0 +1,101 @@
+#include "vmm/base/event_loop.h"
+
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "vmm/base/error.h"
+
+namespace martlet {
+
+EventLoop::EventLoop() : epoll_{check(::epoll_create1(EPOLL_CLOEXEC), "epoll")} {}
+
+bool EventLoop::watch(int fd, std::uint32_t events, Handler handler) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    if (errno == EPERM) {
+      return false;
+    }
+    fail_errno(errno, "epoll: cannot watch a descriptor");
+  }
+  handlers_[fd] = std::make_shared<Handler>(std::move(handler));
+  return true;
+}
+
+void EventLoop::change(int fd, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  check(::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event), "epoll: cannot change what is watched");
+}
+
+void EventLoop::unwatch(int fd) {
+  if (handlers_.erase(fd) != 0) {
+    check(::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr), "epoll: cannot stop watching");
+  }
+}
+
+void EventLoop::run() {
+  while (!stopped_) {
+    std::array<epoll_event, 16> events;
+    const int ready = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    if (ready < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      fail_errno(errno, "epoll_wait");
+    }
+    for (int i = 0; i < ready && !stopped_; ++i) {
+      const auto& event = events[static_cast<std::size_t>(i)];
+      const auto found = handlers_.find(event.data.fd);
+      if (found != handlers_.end()) {             // an earlier handler of this batch may have unwatched it
+        const auto handler = found->second;       // and this one may unwatch itself while it runs
+        (*handler)(event.events);
+      }
+    }
+  }
+}
+
+Timer::Timer(EventLoop& loop, std::function<void()> expired)
+    : loop_{loop}, fd_{check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd")} {
+  loop_.watch(fd_.get(), EPOLLIN, [fd = fd_.get(), expired = std::move(expired)](std::uint32_t) {
+    if (drain_counter(fd) != 0) {
+      expired();
+    }
+  });
+}
+
+Timer::~Timer() {
+  try {
+    loop_.unwatch(fd_.get());
+  } catch (const HostError&) {  // the descriptor is ours and open: nothing to do if epoll disagrees
+  }
+}
+
+namespace {
+
+timespec to_timespec(std::chrono::nanoseconds time) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(time);
+  return {.tv_sec = seconds.count(), .tv_nsec = (time - seconds).count()};
+}
+
+void set_timer(int fd, std::chrono::nanoseconds first, std::chrono::nanoseconds period) {
+  const itimerspec spec{.it_interval = to_timespec(period), .it_value = to_timespec(first)};
+  check(::timerfd_settime(fd, 0, &spec, nullptr), "timerfd_settime");
+}
+
+}  // namespace
+
+void Timer::start_once(std::chrono::nanoseconds delay) {
+  set_timer(fd_.get(), std::max(delay, std::chrono::nanoseconds{1}), {});
+}
+void Timer::start_periodic(std::chrono::nanoseconds period) { set_timer(fd_.get(), period, period); }
+void Timer::cancel() { set_timer(fd_.get(), {}, {}); }
+
+}  // namespace martlet

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "vmm/base/fd.h"
+
+namespace martlet {
+
+/// Waits for file descriptors (epoll) and calls their handlers, all on the thread that calls run().
+/// It never waits for a vCPU. Without events it sleeps: no ticks of its own.
+class EventLoop {
+ public:
+  using Handler = std::function<void(std::uint32_t events)>;
+
+  EventLoop();
+
+  /// Calls `handler` with the EPOLL* bits whenever `fd` has `events`. Before or inside run().
+  /// False when the kernel cannot wait for this kind of file (EPERM: a regular file is always ready).
+  bool watch(int fd, std::uint32_t events, Handler handler);
+  /// Watches for other events from now on.
+  void change(int fd, std::uint32_t events);
+  /// May be called from the handler itself.
+  void unwatch(int fd);
+
+  /// Handles events until stop(). Throws what a handler throws.
+  void run();
+  /// Ends run() after the current handler. From a handler, or before run().
+  void stop() noexcept { stopped_ = true; }
+
+ private:
+  Fd epoll_;
+  std::map<int, std::shared_ptr<Handler>> handlers_;
+  bool stopped_ = false;
+};
+
+/// A one-shot or periodic timer on an event loop. Nothing ticks while it is not set.
+class Timer {
+ public:
+  Timer(EventLoop& loop, std::function<void()> expired);
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer();
+
+  void start_once(std::chrono::nanoseconds delay);
+  void start_periodic(std::chrono::nanoseconds period);
+  void cancel();
+
+ private:
+  EventLoop& loop_;
+  Fd fd_;
+};
+
+}  // namespace martlet

@@ -1,0 +1,233 @@
+#include "vmm/cli.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <numeric>
+#include <string_view>
+#include <vector>
+
+#include "vmm/base/error.h"
+#include "vmm/units.h"
+
+namespace martlet {
+namespace {
+
+constexpr std::string_view kRunFooter = R"(Examples:
+  martlet run /boot/vmlinuz -i initrd.img -c 2 -m 1G
+  martlet run bzImage --root ./rootfs -a "quiet init=/bin/sh"
+  martlet run bzImage --root ./tests --timeout 60s --result verdict.json </dev/null
+  make bzImage && git bisect run martlet run arch/x86/boot/bzImage --root ./tests --timeout 2m
+
+Unless -a says otherwise, the kernel gets console=ttyS0 and panic=-1.
+On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
+SIGINT or SIGTERM presses the power button; a second one ends the VM.
+
+Exit code:
+  the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4)
+  0    powered off or reset        124  timed out
+  125  the host or the command line is at fault (git bisect run skips it)
+  126  panic, triple fault or KVM internal error
+  128+N  ended by a second signal N)";
+
+constexpr std::string_view kTopFooter = R"(martlet COMMAND --help tells more. Documentation: docs/ in the source tree.)";
+
+/// Levenshtein's distance: single-character edits between two words.
+std::size_t edit_distance(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);
+  std::iota(row.begin(), row.end(), 0U);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < to.size(); ++j) {
+      const std::size_t substituted = diagonal + (from[i] == to[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+/// All spellings of all options of `app`.
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const auto* option : app.get_options()) {
+    for (const auto& name : option->get_snames()) {
+      names.push_back("-" + name);
+    }
+    for (const auto& name : option->get_lnames()) {
+      names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+[[noreturn]] void refuse_unknown(std::string_view word, const std::vector<std::string>& known, std::string_view help) {
+  const auto nearest =
+      std::ranges::min_element(known, {}, [&](const std::string& name) { return edit_distance(word, name); });
+  const bool close = nearest != known.end() && edit_distance(word, *nearest) <= std::max<std::size_t>(2, word.size() / 3);
+  throw HostError{fmt::format("'{}' is unknown{}; see {}", word,
+                              close ? fmt::format(", did you mean {}?", *nearest) : "", help)};
+}
+
+/// Refuses what is left over after parsing `app`.
+void refuse_extras(const CLI::App& app, std::string_view help) {
+  const auto extras = app.remaining();
+  if (extras.empty()) {
+    return;
+  }
+  const auto option = std::ranges::find_if(extras, [](const std::string& word) { return word.starts_with('-'); });
+  if (option == extras.end()) {
+    throw HostError{fmt::format("'{}' is one argument too many; see {}", extras.front(), help)};
+  }
+  refuse_unknown(option->substr(0, option->find('=')), option_names(app), help);
+}
+
+std::uint32_t parse_cpus(const std::string& text) {
+  std::uint32_t cpus = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpus);
+  if (error != std::errc{} || end != text.data() + text.size() || cpus == 0) {
+    throw HostError{fmt::format("--cpus {}: expected a number from 1 up", text)};
+  }
+  return cpus;
+}
+
+/// SIZE[,shared=on][,hugepages=on]
+void parse_memory(const std::string& text, Config& config) {
+  const auto parts = CLI::detail::split(text, ',');
+  config.memory = parse_size(parts.front(), "--memory");
+  for (auto part = std::next(parts.begin()); part != parts.end(); ++part) {
+    if (*part == "shared=on") {
+      config.backing = GuestMemory::Backing::Memfd;
+    } else if (*part == "hugepages=on") {
+      config.backing = GuestMemory::Backing::HugeTlb;
+    } else if (*part == "shared=off" || *part == "hugepages=off") {
+      config.backing = GuestMemory::Backing::Anonymous;
+    } else {
+      throw HostError{fmt::format("--memory: '{}' is unknown; write SIZE[,shared=on|off][,hugepages=on|off]", *part)};
+    }
+  }
+}
+
+std::string bash_completion(const CLI::App& top) {
+  std::string script = "# bash completion for martlet: source <(martlet completion bash)\n_martlet() {\n"
+                       "  local cur=${COMP_WORDS[COMP_CWORD]} words\n  case ${COMP_WORDS[1]} in\n";
+  std::string commands;
+  for (const auto* command : top.get_subcommands([](const CLI::App*) { return true; })) {
+    commands += " " + command->get_name();
+    script += fmt::format("    {}) words='{}' ;;\n", command->get_name(), fmt::join(option_names(*command), " "));
+  }
+  script += fmt::format("    *) words='{} {}' ;;\n", commands.substr(1), fmt::join(option_names(top), " "));
+  script += "  esac\n  if [[ $COMP_CWORD -eq 1 || $cur == -* ]]; then\n"
+            "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n  fi\n}\n"
+            "complete -o default -F _martlet martlet\n";
+  return script;
+}
+
+}  // namespace
+
+Command parse_command_line(int argc, const char* const* argv) {
+  CLI::App top{"Martlet: a minimal virtual machine monitor on /dev/kvm", "martlet"};
+  top.footer(std::string{kTopFooter});
+  top.set_version_flag("-V,--version", "martlet " MARTLET_VERSION, "Print the version");
+  top.set_help_flag("-h,--help", "Print this help");
+  top.allow_extras();
+
+  RunCommand run;
+  auto& config = run.config;
+  std::string kernel_option;
+  std::string cpus;
+  std::string memory;
+  std::string serial;
+  std::string timeout;
+  auto* run_app = top.add_subcommand("run", "Boot a kernel");
+  run_app->footer(std::string{kRunFooter});
+  run_app->allow_extras();
+  run_app->add_option("KERNEL", config.kernel, "A kernel: bzImage, or ELF vmlinux")->group("");
+  run_app->add_option("-k,--kernel", kernel_option, "The kernel, as an option: bzImage, or ELF vmlinux")->group("Guest");
+  run_app->add_option("-i,--initrd", config.initrds, "An initial RAM disk; several are concatenated")
+      ->type_name("FILE")->expected(1)->take_all()->group("Guest");
+  run_app->add_option("--root", config.root, "Pack directory DIR into an initramfs, in memory")
+      ->type_name("DIR")->group("Guest");
+  run_app->add_option("-a,--append", config.append, "Parameters for the kernel's command line")
+      ->type_name("ARGS")->group("Guest");
+  run_app->add_option("-c,--cpus", cpus, "Virtual CPUs [1]")->type_name("N")->group("Guest");
+  run_app->add_option("-m,--memory", memory,
+                      "Memory, with K, M, G or T; a bare number is MiB [512M].\n"
+                      "shared=on: in a memfd; hugepages=on: from the host's reserved 2 MiB pages")
+      ->type_name("SIZE[,shared=on][,hugepages=on]")->group("Guest");
+  run_app->add_option("--dtb", config.dtb, "Hand the kernel a device tree: 'auto' makes one")
+      ->type_name("auto|FILE")->group("Guest");
+  run_app->add_option("--serial", serial,
+                      "Where the serial console goes [stdio]: stdio, null, pty, file=PATH or socket=PATH")
+      ->type_name("TARGET")->group("Console");
+  run_app->add_option("--timeout", timeout, "End the VM after DURATION (90s, 500ms, 5m); exit code 124")
+      ->type_name("DURATION")->group("Verdict");
+  run_app->add_option("--result", run.result_file, "Write the exact verdict to FILE, as JSON")
+      ->type_name("FILE")->group("Verdict");
+  run_app->add_flag("--stats", run.stats, "Print exits per device and start-up times when the VM ends")->group("Verdict");
+
+  auto* check_app = top.add_subcommand("check", "Tell what this host can do, and the fix for what it can't");
+  std::string shell;
+  auto* completion_app = top.add_subcommand("completion", "Print shell completion: source <(martlet completion bash)");
+  completion_app->add_option("SHELL", shell, "bash")->required()->check(CLI::IsMember({"bash"}));
+
+  const auto parsed_app = [&]() -> CLI::App& {
+    const auto chosen = top.get_subcommands();
+    return chosen.empty() ? top : *chosen.front();
+  };
+  const auto help_of = [&](const CLI::App& app) {
+    return &app == &top ? std::string{"martlet --help"} : fmt::format("martlet {} --help", app.get_name());
+  };
+  try {
+    top.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return PrintCommand{parsed_app().help(&parsed_app() == &top ? "martlet" : "martlet " + parsed_app().get_name())};
+  } catch (const CLI::CallForVersion& version) {
+    return PrintCommand{std::string{version.what()} + "\n"};
+  } catch (const CLI::ParseError& error) {
+    throw HostError{fmt::format("{}; see {}", error.what(), help_of(parsed_app()))};
+  }
+  if (&parsed_app() == &top) {
+    const auto extras = top.remaining();
+    if (extras.empty()) {
+      throw HostError{"what shall I do? Try: martlet run KERNEL; see martlet --help"};
+    }
+    refuse_unknown(extras.front(), {"run", "check", "completion", "--help", "--version"}, "martlet --help");
+  }
+  refuse_extras(top, "martlet --help");
+  refuse_extras(parsed_app(), help_of(parsed_app()));
+
+  if (check_app->parsed()) {
+    return CheckCommand{};
+  }
+  if (completion_app->parsed()) {
+    return PrintCommand{bash_completion(top)};
+  }
+  if (config.kernel.empty()) {
+    config.kernel = kernel_option;
+  } else if (!kernel_option.empty()) {
+    throw HostError{"the kernel is given twice: as -k " + kernel_option + " and as " + config.kernel};
+  }
+  if (config.kernel.empty()) {
+    throw HostError{"no kernel given: martlet run [options] KERNEL; see martlet run --help"};
+  }
+  if (!cpus.empty()) {
+    config.cpus = parse_cpus(cpus);
+  }
+  if (!memory.empty()) {
+    parse_memory(memory, config);
+  }
+  if (!serial.empty()) {
+    config.serial = parse_serial_target(serial);
+  }
+  if (!timeout.empty()) {
+    config.timeout = parse_duration(timeout, "--timeout");
+  }
+  return run;
+}
+
+}  // namespace martlet

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "devices/serial_target.h"
+#include "vmm/base/guest_memory.h"
+
+namespace martlet {
+
+/// A machine to build: a plain aggregate that any front end can fill. Bad values are found by
+/// whoever uses them, when the machine is built.
+struct Config {
+  std::string kernel;
+  std::vector<std::string> initrds;                ///< concatenated, in this order
+  std::optional<std::string> root;                 ///< a directory to pack as the last initramfs
+  std::string append;                              ///< kernel parameters; they win over Martlet's own
+  std::optional<std::string> dtb;                  ///< "auto" or a file; none: no device tree
+  std::uint32_t cpus = 1;
+  std::uint64_t memory = 512ULL << 20U;            ///< bytes
+  GuestMemory::Backing backing = GuestMemory::Backing::Anonymous;
+  SerialTarget serial{};
+  std::optional<std::chrono::milliseconds> timeout;
+};
+
+/// The kernel's whole command line: a console and an end to a panic, unless `append` decides otherwise.
+[[nodiscard]] std::string kernel_command_line(const Config& config);
+
+/// Whether a word of a kernel's command line begins with `name`, e.g. "panic=".
+[[nodiscard]] bool has_parameter(std::string_view line, std::string_view name);
+
+}  // namespace martlet

@@ -1,0 +1,63 @@
+#include "vmm/guest_image.h"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "boot/acpi.h"
+#include "boot/boot_params.h"
+#include "boot/command_line.h"
+#include "boot/fdt.h"
+#include "boot/initrd.h"
+#include "boot/memory_map.h"
+#include "boot/mptable.h"
+#include "boot/pvh.h"
+#include "vmm/x86_64/layout.h"
+
+namespace martlet {
+
+LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartClock& clock) {
+  auto kernel = load_kernel(memory, config.kernel);
+  clock.mark("load kernel");
+
+  // From the top of low RAM down: ACPI tables, initrd, device tree.
+  std::vector<GuestRange> ram;
+  for (const auto& region : memory.regions()) {
+    ram.push_back(region.range);
+  }
+  const AcpiTables acpi{{.cpus = config.cpus}};
+  GuestAddr top{ram.front().end() - acpi.size()};
+  const GuestRange acpi_range{top, acpi.size()};
+  acpi.write(memory, top);
+  write_mp_table(memory, config.cpus);
+  const auto memory_map = make_memory_map({.ram = ram, .acpi = acpi_range});
+  const auto line = kernel_command_line(config);
+  const auto command_line = write_command_line(memory, line, kernel.max_command_line);
+  clock.mark("tables");
+
+  const GuestAddr floor{kernel.footprint.end()};
+  top = std::min(top, kernel.initrd_limit);
+  const auto initrd = load_initrd(
+      memory, {.files = config.initrds, .root = config.root, .custom_init = has_parameter(line, "rdinit=")}, floor, top);
+  clock.mark("load initrd");
+
+  BootInfo info{
+      .memory_map = memory_map, .command_line = command_line, .initrd = initrd, .rsdp = layout::kRsdp.start};
+  if (config.dtb) {
+    top = initrd ? initrd->start : top;
+    const auto record =
+        *config.dtb == "auto"
+            ? place_fdt(memory, make_fdt({.cpus = config.cpus, .ram = ram, .command_line = line, .initrd = initrd}),
+                        floor, top)
+            : load_fdt(memory, *config.dtb, floor, top);
+    info.setup_data = record.start;
+  }
+  if (kernel.mode == EntryMode::Linux64) {
+    write_boot_params(memory, kernel, info);
+  } else {
+    write_pvh_start_info(memory, info);
+  }
+  return kernel;
+}
+
+}  // namespace martlet

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "devices/acpi_power.h"
+#include "devices/exit_port.h"
+#include "devices/i8042.h"
+#include "devices/pvpanic.h"
+#include "devices/rtc.h"
+#include "devices/serial_backend.h"
+#include "devices/uart16550.h"
+#include "vmm/base/ending.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/base/guest_memory.h"
+#include "vmm/config.h"
+#include "vmm/debug/console_watch.h"
+#include "vmm/kvm/coalesced.h"
+#include "vmm/kvm/system.h"
+#include "vmm/kvm/vcpu.h"
+#include "vmm/kvm/vm.h"
+#include "vmm/start_clock.h"
+
+namespace martlet {
+
+/// A whole machine: the only place that knows all its parts. The constructor builds it as `config`
+/// says and loads the guest, run() runs it to its end, the destructor takes it apart. HostError when
+/// the host or the configuration stands in the way.
+class Machine {
+ public:
+  /// `typed`, if set, takes what is typed on stdin; what is meant for the guest it hands to serial().type().
+  Machine(const Config& config, StartClock& clock, std::function<void(std::span<const std::byte>)> typed = {});
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+  ~Machine();
+
+  /// Runs the guest until it ends, on one thread per vCPU; this thread becomes the event loop.
+  [[nodiscard]] Ending run();
+
+  /// Ends the VM, from any thread.
+  void stop(Ending ending) noexcept { stop_.request(std::move(ending)); }
+  /// Presses the ACPI power button.
+  void press_power_button() noexcept { acpi_events_.press_power_button(); }
+
+  /// For timers, signals and whatever else a front end waits for while the guest runs.
+  [[nodiscard]] EventLoop& loop() noexcept { return loop_; }
+  [[nodiscard]] SerialBackend& serial() noexcept { return serial_; }
+  [[nodiscard]] Uart16550& uart() noexcept { return uart_; }
+  /// Bytes of serial output that nobody took. After run().
+  [[nodiscard]] std::size_t unread_output() const noexcept { return unread_; }
+
+  /// Exits and KVM's own counters, for people. After run().
+  [[nodiscard]] std::string statistics();
+
+ private:
+  struct Cpu;
+
+  void attach_devices();
+  void create_cpus(std::uint32_t count);
+  void watch_console(std::span<const std::byte> output);
+
+  KvmSystem system_;
+  GuestMemory memory_;
+  Vm vm_;
+  StopLine stop_;
+  EventLoop loop_;
+  ConsoleWatch console_watch_;
+
+  SerialBackend serial_;
+  IrqLine uart_irq_;
+  Uart16550 uart_{uart_irq_, serial_};
+  Rtc rtc_;
+  I8042 i8042_{stop_};
+  AcpiSleep acpi_sleep_{stop_};
+  AcpiReset acpi_reset_{stop_};
+  IrqLine ged_irq_;
+  AcpiEvents acpi_events_{ged_irq_};
+  ExitPort exit_port_{stop_};
+  IsaDebugExit isa_debug_exit_{stop_};
+  PvPanic pvpanic_{stop_};
+
+  Buses buses_;  // frozen by the constructor
+  std::optional<CoalescedWrites> coalesced_;
+  std::vector<std::unique_ptr<Cpu>> cpus_;
+  std::size_t unread_ = 0;
+};
+
+}  // namespace martlet
