@@ -252,7 +252,8 @@ AcpiTables::AcpiTables(const AcpiConfig& config) : tables_{make_dsdt(config), ma
 
 std::uint64_t AcpiTables::size() const noexcept {
   // The XSDT lists the FADT in the place of the DSDT.
-  std::uint64_t size = align_up(sizeof(Fadt), kTableAlignment) + sizeof(TableHeader) + tables_.size() * sizeof(std::uint64_t);
+  std::uint64_t size =
+      align_up(sizeof(Fadt), kTableAlignment) + sizeof(TableHeader) + tables_.size() * sizeof(std::uint64_t);
   for (const auto& table : tables_) {
     size += align_up(table.size(), kTableAlignment);
   }

@@ -17,7 +17,7 @@ inline constexpr std::uint8_t kAcpiSleepTypeOff = 5;
 enum class AcpiEvent : std::uint8_t { PowerButton = 1U << 0U };
 
 struct AcpiConfig {
-  std::uint32_t cpus = 1;          ///< their APIC ids are 0 to cpus - 1
+  std::uint32_t cpus = 1;            ///< their APIC ids are 0 to cpus - 1
   std::optional<GuestRange> ecam{};  ///< PCI configuration space from bus 0 on, 1 MiB a bus; none: no MCFG
 };
 

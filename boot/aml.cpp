@@ -33,10 +33,10 @@ enum Op : std::uint8_t {
   kFieldOp = 0x81,
   kDeviceOp = 0x82,
 };
-constexpr std::uint8_t kSystemIo = 1;         // RegionSpace, §20.2.5.2
-constexpr std::uint8_t kByteAccess = 1;       // FieldFlags, §20.2.5.2: no lock, preserve
+constexpr std::uint8_t kSystemIo = 1;    // RegionSpace, §20.2.5.2
+constexpr std::uint8_t kByteAccess = 1;  // FieldFlags, §20.2.5.2: no lock, preserve
 constexpr std::uint8_t kBitsInByte = 8;
-constexpr std::size_t kSegmentLength = 4;     // of a name
+constexpr std::size_t kSegmentLength = 4;  // of a name
 constexpr std::size_t kEisaIdLength = 7;
 
 // Resource descriptors' first bytes, §6.4.2 and §6.4.3.

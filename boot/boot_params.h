@@ -11,7 +11,7 @@ namespace martlet {
 /// What a kernel finds out about its machine at entry, by whichever protocol.
 struct BootInfo {
   std::span<const MemoryMapEntry> memory_map;
-  GuestRange command_line;               ///< from write_command_line()
+  GuestRange command_line;                ///< from write_command_line()
   std::optional<GuestRange> initrd{};     ///< from load_initrd()
   std::optional<GuestAddr> rsdp{};        ///< ACPI's root pointer; none: the kernel searches for it
   std::optional<GuestAddr> setup_data{};  ///< a setup_data record, from place_fdt() or load_fdt()

@@ -29,7 +29,8 @@ setup_header copy_header(const RegularFile& file, Probe start) {
   std::memcpy(&header, &start[kHeaderStart], sizeof header);
   const std::size_t length = kJumpOrigin + (header.jump >> 8U) - kHeaderStart;
   if (length < offsetof(setup_header, handover_offset)) {
-    refuse(file, fmt::format("is damaged: its setup header ends after {} bytes, before init_size; copy it again", length));
+    refuse(file,
+           fmt::format("is damaged: its setup header ends after {} bytes, before init_size; copy it again", length));
   }
   if (length < sizeof header) {
     std::memset(reinterpret_cast<std::byte*>(&header) + length, 0, sizeof header - length);

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <climits>
 #include <limits>
@@ -36,6 +35,26 @@ std::uint32_t clamp_time(std::int64_t seconds) {
 
 std::uint64_t name_end(std::string_view name) { return align_up(kHeaderSize + name.size() + 1, kAlignment); }
 
+/// Puts what is in a directory into `names`, sorted, and returns 0 or errno. The directory is closed
+/// again, so that deep trees do not use up our file descriptors.
+int list_directory(const std::string& path, std::vector<std::string>& names) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory{::opendir(path.c_str()), &::closedir};
+  if (!directory) {
+    return errno;
+  }
+  errno = 0;
+  while (const auto* found = ::readdir(directory.get())) {
+    const std::string_view child{found->d_name};
+    if (child != "." && child != "..") {
+      names.emplace_back(child);
+    }
+    errno = 0;
+  }
+  const int error = errno;
+  std::ranges::sort(names);
+  return error;
+}
+
 }  // namespace
 
 CpioTree::CpioTree(std::string root) : root_{std::move(root)} {
@@ -46,9 +65,10 @@ CpioTree::CpioTree(std::string root) : root_{std::move(root)} {
   }
   scan("");
   if (unreadable_.count != 0) {
-    throw HostError{fmt::format("cannot read {} file{} under {}, the first is {} ({}): make them readable, or run as their owner",
-                                unreadable_.count, unreadable_.count == 1 ? "" : "s", root_, unreadable_.first,
-                                std::generic_category().message(unreadable_.error))};
+    throw HostError{
+        fmt::format("cannot read {} file{} under {}, the first is {} ({}): make them readable, or run as their owner",
+                    unreadable_.count, unreadable_.count == 1 ? "" : "s", root_, unreadable_.first,
+                    std::generic_category().message(unreadable_.error))};
   }
   add_console();
   measure();
@@ -93,12 +113,13 @@ void CpioTree::scan(const std::string& name) {
     entry.size = status.stx_size;
   }
   if (S_ISLNK(status.stx_mode)) {
-    std::array<char, PATH_MAX> target;
-    const auto length = ::readlink(path.c_str(), target.data(), target.size());
+    entry.target.resize(PATH_MAX);  // not on the stack: a tree may be 2,000 directories deep
+    const auto length = ::readlink(path.c_str(), entry.target.data(), entry.target.size());
     if (length < 0) {
       return note_unreadable(path, errno);
     }
-    entry.target.assign(target.data(), static_cast<std::size_t>(length));
+    entry.target.resize(static_cast<std::size_t>(length));
+    entry.target.shrink_to_fit();
     entry.size = entry.target.size();
   }
   if (name == "init") {
@@ -120,24 +141,12 @@ void CpioTree::scan(const std::string& name) {
 
 void CpioTree::scan_directory(const std::string& name) {
   const auto path = host_path(name);
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory{::opendir(path.c_str()), &::closedir};
-  if (!directory) {
-    return note_unreadable(path, errno);
-  }
   std::vector<std::string> names;
-  errno = 0;
-  while (const auto* found = ::readdir(directory.get())) {
-    const std::string_view child{found->d_name};
-    if (child != "." && child != "..") {
-      names.push_back(name.empty() ? std::string{child} : fmt::format("{}/{}", name, child));
-    }
+  if (const int error = list_directory(path, names); error != 0) {
+    return note_unreadable(path, error);
   }
-  if (errno != 0) {
-    return note_unreadable(path, errno);
-  }
-  std::ranges::sort(names);
   for (const auto& child : names) {
-    scan(child);
+    scan(name.empty() ? child : name + "/" + child);
   }
 }
 
@@ -163,10 +172,8 @@ void CpioTree::add_console() {
   if (dev == entries_.end()) {
     add_new({.name = "dev", .mode = S_IFDIR | 0755});
   }
-  add_new({.name = "dev/console",
-           .mode = S_IFCHR | 0600,
-           .device_major = kConsoleMajor,
-           .device_minor = kConsoleMinor});
+  add_new(
+      {.name = "dev/console", .mode = S_IFCHR | 0600, .device_major = kConsoleMajor, .device_minor = kConsoleMinor});
 }
 
 /// Leaves each file's data to the last of its links, as cpio(1) does, and adds everything up.
@@ -186,8 +193,8 @@ void CpioTree::write(std::span<std::byte> into) const {
     const auto end = fmt::format_to(
         reinterpret_cast<char*>(into.data()),
         "070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{}", inode, entry.mode,
-        entry.uid, entry.gid, links, entry.mtime, entry.size, 0 /* device */, 0, entry.device_major,
-        entry.device_minor, entry.name.size() + 1, 0 /* checksum, of another format */, entry.name);
+        entry.uid, entry.gid, links, entry.mtime, entry.size, 0 /* device */, 0, entry.device_major, entry.device_minor,
+        entry.name.size() + 1, 0 /* checksum, of another format */, entry.name);
     *end = '\0';
     into = into.subspan(name_end(entry.name));
   };
@@ -206,12 +213,13 @@ void CpioTree::write(std::span<std::byte> into) const {
 void CpioTree::write_data(const Entry& entry, std::span<std::byte> into) const {
   const auto path = host_path(entry.name);
   const auto file = open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  read_exactly(file.get(), into, 0, path);  // complains when there is less than we counted on
   struct stat status {};
   check(::fstat(file.get(), &status), "cannot examine " + path);
   if (!S_ISREG(status.st_mode) || static_cast<std::uint64_t>(status.st_size) != entry.size) {
-    throw HostError{fmt::format("{} changed while {} was being packed: try again when nothing writes to it", path, root_)};
+    throw HostError{
+        fmt::format("{} changed while {} was being packed: try again when nothing writes to it", path, root_)};
   }
-  read_exactly(file.get(), into, 0, path);
 }
 
 }  // namespace martlet

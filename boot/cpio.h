@@ -34,20 +34,20 @@ class CpioTree {
 
  private:
   struct Entry {
-    std::string name;    ///< inside the archive: no slash in front
+    std::string name;  ///< inside the archive: no slash in front
     std::uint32_t mode = 0;
     std::uint32_t uid = 0;
     std::uint32_t gid = 0;
     std::uint32_t mtime = 0;
     std::uint32_t device_major = 0;  ///< of a device node
     std::uint32_t device_minor = 0;
-    std::uint32_t inode = 0;         ///< index into inodes_
-    std::uint64_t size = 0;          ///< of its data: the file's for the last of its links, else 0
-    std::string target{};            ///< of a symbolic link
+    std::uint32_t inode = 0;  ///< index into inodes_
+    std::uint64_t size = 0;   ///< of its data: the file's for the last of its links, else 0
+    std::string target{};     ///< of a symbolic link
   };
   struct Inode {
-    std::uint32_t links = 0;       ///< inside the archive
-    std::size_t last_link = 0;     ///< index into entries_: the one that carries the data
+    std::uint32_t links = 0;    ///< inside the archive
+    std::size_t last_link = 0;  ///< index into entries_: the one that carries the data
   };
   using HostInode = std::pair<std::uint64_t, std::uint64_t>;  ///< device, inode number
   struct Unreadable {

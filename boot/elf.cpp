@@ -14,9 +14,9 @@
 namespace martlet {
 namespace {
 
-constexpr std::size_t kMaxProgramHeaders = 128;       // a vmlinux has five
+constexpr std::size_t kMaxProgramHeaders = 128;         // a vmlinux has five
 constexpr std::uint64_t kMaxNotes = 64 * layout::kKiB;  // a vmlinux has 500 bytes of them
-constexpr std::uint32_t kXenElfNotePhys32Entry = 18;  // Xen, public/elfnote.h
+constexpr std::uint32_t kXenElfNotePhys32Entry = 18;    // Xen, public/elfnote.h
 constexpr std::string_view kXenNoteName{"Xen\0", 4};
 constexpr std::uint64_t kLinuxCommandLineSize = 2048;  // COMMAND_LINE_SIZE with its NUL; a vmlinux does not tell
 
@@ -26,24 +26,38 @@ struct NamedArea {
   std::string_view name;
 };
 constexpr std::array kLowMemory{
-    NamedArea{layout::kGdt, "boot GDT"},         NamedArea{layout::kPvhStartInfo, "PVH start info"},
-    NamedArea{layout::kZeroPage, "zero page"},   NamedArea{layout::kPageTables, "boot page tables"},
-    NamedArea{layout::kBootStack, "boot stack"}, NamedArea{layout::kCommandLine, "command line"},
-    NamedArea{layout::kEbda, "EBDA"},            NamedArea{layout::kVgaHole, "VGA hole"},
-    NamedArea{layout::kRsdp, "ACPI RSDP"},       NamedArea{layout::kMpTable, "MP table"},
+    NamedArea{layout::kGdt, "boot GDT"},
+    NamedArea{layout::kPvhStartInfo, "PVH start info"},
+    NamedArea{layout::kZeroPage, "zero page"},
+    NamedArea{layout::kPageTables, "boot page tables"},
+    NamedArea{layout::kBootStack, "boot stack"},
+    NamedArea{layout::kCommandLine, "command line"},
+    NamedArea{layout::kEbda, "EBDA"},
+    NamedArea{layout::kVgaHole, "VGA hole"},
+    NamedArea{layout::kRsdp, "ACPI RSDP"},
+    NamedArea{layout::kMpTable, "MP table"},
 };
 
 std::string machine_name(std::uint16_t machine) {
   switch (machine) {
-    case EM_386: return "32-bit x86";
-    case EM_AARCH64: return "arm64";
-    case EM_ARM: return "32-bit Arm";
-    case EM_RISCV: return "RISC-V";
-    case EM_PPC64: return "POWER";
-    case EM_S390: return "s390";
-    case EM_MIPS: return "MIPS";
-    case 258: return "LoongArch";  // EM_LOONGARCH, younger than Debian 12's elf.h
-    default: return fmt::format("ELF machine {}", machine);
+    case EM_386:
+      return "32-bit x86";
+    case EM_AARCH64:
+      return "arm64";
+    case EM_ARM:
+      return "32-bit Arm";
+    case EM_RISCV:
+      return "RISC-V";
+    case EM_PPC64:
+      return "POWER";
+    case EM_S390:
+      return "s390";
+    case EM_MIPS:
+      return "MIPS";
+    case 258:
+      return "LoongArch";  // EM_LOONGARCH, younger than Debian 12's elf.h
+    default:
+      return fmt::format("ELF machine {}", machine);
   }
 }
 
@@ -65,9 +79,10 @@ void check_header(const RegularFile& file, const Elf64_Ehdr& header) {
     refuse(file, fmt::format("is cut short: {} bytes do not hold an ELF header; copy it again", file.size));
   }
   if (header.e_type != ET_EXEC) {
-    refuse(file, header.e_type == ET_REL
-                     ? "is an object file, not a linked kernel: link it first"
-                     : "is a shared library or a position-independent program, not a kernel: link it with -static -no-pie");
+    refuse(file,
+           header.e_type == ET_REL
+               ? "is an object file, not a linked kernel: link it first"
+               : "is a shared library or a position-independent program, not a kernel: link it with -static -no-pie");
   }
   if (header.e_phnum == 0) {
     refuse(file, "has no program headers, so nothing to load: give the linked vmlinux");
@@ -87,8 +102,9 @@ std::vector<Elf64_Phdr> read_program_headers(const RegularFile& file, const Elf6
   std::vector<Elf64_Phdr> headers(header.e_phnum);
   const auto bytes = std::as_writable_bytes(std::span{headers});
   if (!inside(file, header.e_phoff, bytes.size())) {
-    refuse(file, fmt::format("is cut short: its program headers end at {:#x}, the file at {:#x}; copy it again",
-                             header.e_phoff + bytes.size(), file.size));
+    refuse(file,
+           fmt::format("is cut short: its program headers lie at {:#x} in the file, which ends at {:#x}; copy it again",
+                       header.e_phoff, file.size));
   }
   read_exactly(file.fd.get(), bytes, header.e_phoff, file.path);
   return headers;
@@ -105,7 +121,7 @@ void check_segment(const GuestMemory& memory, const RegularFile& file, const Elf
     refuse(file, fmt::format("is damaged: {} holds {:#x} bytes in the file, more than in memory", describe(segment),
                              segment.p_filesz));
   }
-  if (!inside(file, segment.p_offset, segment.p_filesz)) {
+  if (segment.p_filesz != 0 && !inside(file, segment.p_offset, segment.p_filesz)) {
     refuse(file, fmt::format("is cut short: {} lies at {:#x} in the file, which ends at {:#x}; copy it again",
                              describe(segment), segment.p_offset, file.size));
   }

@@ -18,9 +18,9 @@ namespace martlet {
 namespace {
 
 constexpr std::uint32_t kIoApicPhandle = 1;
-constexpr std::uint32_t kEdgeRising = 0;      // bindings/interrupt-controller/intel,ce4100-ioapic.yaml
-constexpr std::uint32_t kIsaIoSpace = 1;      // the first cell of an ISA address
-constexpr std::uint32_t kAllPorts = 0x10000;
+constexpr std::uint32_t kEdgeRising = 0;  // bindings/interrupt-controller/intel,ce4100-ioapic.yaml
+constexpr std::uint32_t kIsaIoSpace = 1;  // the first cell of an ISA address
+constexpr std::uint32_t kPortsEnd = 0x10000;
 constexpr std::uint32_t kUartClock = 1'843'200;
 constexpr std::uint64_t kMaxFileSize = 16 * layout::kMiB;
 static_assert(sizeof(setup_data) == 16);
@@ -113,12 +113,14 @@ void write_interrupt_controllers(FdtWriter& fdt) {
 }
 
 void write_isa(FdtWriter& fdt) {
-  fdt.node(at("isa", 0), [&] {
+  // At the root: x86 kernels look for devices on "isa" buses there, and on few others (arch/x86/kernel/devicetree.c).
+  constexpr std::uint32_t kFirstPort = layout::kRtc.start;
+  fdt.node(at("isa", kFirstPort), [&] {
     fdt.text("compatible", "isa");
     fdt.text("device_type", "isa");
     fdt.cells("#address-cells", {2});
     fdt.cells("#size-cells", {1});
-    fdt.cells("ranges", {kIsaIoSpace, 0, 0, 0, kAllPorts});
+    fdt.cells("ranges", {kIsaIoSpace, kFirstPort, 0, kFirstPort, kPortsEnd - kFirstPort});
     fdt.node(at("serial", layout::kCom1.start), [&] {
       fdt.text("compatible", "ns16550a");
       fdt.cells("reg", {kIsaIoSpace, layout::kCom1.start, layout::kCom1.size});
@@ -131,6 +133,18 @@ void write_isa(FdtWriter& fdt) {
       fdt.cells("reg", {kIsaIoSpace, layout::kRtc.start, layout::kRtc.size});
     });
   });
+}
+
+/// 0, or libfdt's error.
+int check_blob(std::span<const std::byte> blob) {
+  constexpr std::uint32_t kOldestVersion = 16;  // older ones name nodes otherwise, and crash libfdt's check
+  if (blob.size() < sizeof(fdt_header)) {
+    return -FDT_ERR_TRUNCATED;
+  }
+  if (fdt_version(blob.data()) < kOldestVersion) {
+    return -FDT_ERR_BADVERSION;
+  }
+  return fdt_check_full(blob.data(), blob.size());
 }
 
 /// Room for a record of `size` bytes behind its header; the header is written.
@@ -162,7 +176,7 @@ std::vector<std::byte> make_fdt(const FdtConfig& config) {
     fdt.cells("#size-cells", {2});
     fdt.node("chosen", [&] {
       fdt.text("bootargs", config.command_line);
-      fdt.text("stdout-path", "/isa@0/" + at("serial", layout::kCom1.start));
+      fdt.text("stdout-path", fmt::format("/{}/{}", at("isa", layout::kRtc.start), at("serial", layout::kCom1.start)));
       if (config.initrd) {
         fdt.wide("linux,initrd-start", raw(config.initrd->start));
         fdt.wide("linux,initrd-end", config.initrd->end());
@@ -195,9 +209,9 @@ GuestRange load_fdt(const GuestMemory& memory, const std::string& path, GuestAdd
   }
   const auto [range, bytes] = make_record(memory, file.size, floor, ceiling);
   read_exactly(file.fd.get(), bytes, 0, path);
-  if (const int error = fdt_check_full(bytes.data(), bytes.size()); error != 0) {
-    throw HostError{fmt::format("{} is not a valid device tree blob ({}): compile one with dtc -O dtb", path,
-                                fdt_strerror(error))};
+  if (const int error = check_blob(bytes); error != 0) {
+    throw HostError{
+        fmt::format("{} is not a valid device tree blob ({}): compile one with dtc -O dtb", path, fdt_strerror(error))};
   }
   return range;
 }

@@ -11,7 +11,7 @@
 namespace martlet {
 
 struct FdtConfig {
-  std::uint32_t cpus = 1;           ///< their APIC ids are 0 to cpus - 1
+  std::uint32_t cpus = 1;  ///< their APIC ids are 0 to cpus - 1
   std::span<const GuestRange> ram;
   std::string command_line;
   std::optional<GuestRange> initrd{};

@@ -20,18 +20,20 @@ constexpr std::uint64_t kMemoryStep = 64 * layout::kMiB;  // what we advise is a
 CpioTree scan_root(const InitrdRequest& request) {
   CpioTree tree{*request.root};
   if (!tree.has_init() && !request.custom_init && request.files.empty()) {
-    throw HostError{fmt::format("{0} has no program /init, which the kernel runs first: add {0}/init and make it "
-                                "executable, or name another one with -a rdinit=/PATH",
-                                *request.root)};
+    throw HostError{
+        fmt::format("{0} has no program /init, which the kernel runs first: add {0}/init and make it "
+                    "executable, or name another one with -a rdinit=/PATH",
+                    *request.root)};
   }
   return tree;
 }
 
-[[noreturn]] void refuse_too_large(const GuestMemory& memory, std::uint64_t size, std::uint64_t room,
-                                   GuestAddr floor) {
-  const auto in_mib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(layout::kMiB); };
-  const auto complaint = fmt::format("the initrd needs {:.1f} MiB, and {:.1f} MiB are free above the kernel",
-                                     in_mib(size), in_mib(room));
+[[noreturn]] void refuse_too_large(const GuestMemory& memory, std::uint64_t size, std::uint64_t room, GuestAddr floor) {
+  const auto in_mib = [](std::uint64_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(layout::kMiB);
+  };
+  const auto complaint =
+      fmt::format("the initrd needs {:.1f} MiB, and {:.1f} MiB are free above the kernel", in_mib(size), in_mib(room));
   const auto helps = align_up(raw(floor) + size + layout::kMiB, kMemoryStep);  // a MiB for tables at the top
   if (helps > raw(layout::kMmioHole.start) || helps <= memory.size()) {
     throw HostError{complaint + ", which more memory cannot change: use a smaller one"};

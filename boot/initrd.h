@@ -10,9 +10,9 @@ namespace martlet {
 
 /// What the guest's initial RAM disk is made of: `files` in their order, then `root`.
 struct InitrdRequest {
-  std::vector<std::string> files;   ///< finished archives, taken as they are
-  std::optional<std::string> root{};///< a directory, packed as an initramfs
-  bool custom_init = false;         ///< the command line names the first program (rdinit=): /init is not required
+  std::vector<std::string> files;     ///< finished archives, taken as they are
+  std::optional<std::string> root{};  ///< a directory, packed as an initramfs
+  bool custom_init = false;           ///< the command line names the first program (rdinit=): /init is not required
 };
 
 /// Loads it as high as it fits into RAM from `floor` up to `ceiling`, each part 4-byte aligned, and

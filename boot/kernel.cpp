@@ -32,8 +32,8 @@ constexpr std::array kCompressed{
     Stranger{0, "\x89LZO\0\r\n\x1a\n"sv, "lzop"},
 };
 constexpr std::array kForeign{
-    Stranger{0x38, "ARMd"sv, "arm64"},        // Documentation/arch/arm64/booting.rst
-    Stranger{0x38, "RSC\x05"sv, "RISC-V"},    // Documentation/arch/riscv/boot-image-header.rst
+    Stranger{0x38, "ARMd"sv, "arm64"},      // Documentation/arch/arm64/booting.rst
+    Stranger{0x38, "RSC\x05"sv, "RISC-V"},  // Documentation/arch/riscv/boot-image-header.rst
     Stranger{0x24, "\x18\x28\x6f\x01"sv, "32-bit Arm"},
     Stranger{0x04, "zimg"sv, "arm64, RISC-V or LoongArch (EFI zboot)"},  // drivers/firmware/efi/libstub/zboot-header.S
 };

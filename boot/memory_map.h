@@ -19,9 +19,9 @@ struct MemoryMapEntry {
 };
 
 struct MemoryMapConfig {
-  std::span<const GuestRange> ram;  ///< ascending and disjoint, the first from address 0
+  std::span<const GuestRange> ram;   ///< ascending and disjoint, the first from address 0
   std::optional<GuestRange> acpi{};  ///< where the ACPI tables lie in RAM, whole pages
-  std::optional<GuestRange> ecam{};   ///< PCI configuration space, when the machine has it
+  std::optional<GuestRange> ecam{};  ///< PCI configuration space, when the machine has it
 };
 
 /// What a kernel is told of its memory: ascending and disjoint. Firmware's share of the first MiB is

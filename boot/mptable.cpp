@@ -53,7 +53,7 @@ struct Processor {  // §4.3.1
   std::uint8_t type = 0;
   std::uint8_t apic_id = 0;
   std::uint8_t apic_version = kLocalApicVersion;
-  std::uint8_t flags = 0;          // bit 0 enabled, bit 1 the boot CPU
+  std::uint8_t flags = 0;           // bit 0 enabled, bit 1 the boot CPU
   std::uint32_t signature = 0x600;  // family 6; kernels ask CPUID
   std::uint32_t features = 0x201;   // FPU and APIC on chip
   std::array<std::uint32_t, 2> reserved{};
@@ -138,7 +138,8 @@ void write_mp_table(const GuestMemory& memory, std::uint32_t cpus) {
     table.add(Interrupt{.source_irq = irq, .destination = kIoApicId, .pin = irq});
   }
   table.add(Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::ExtInt, .pin = 0});
-  table.add(Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::Nmi, .destination = kAllLocalApics, .pin = 1});
+  table.add(
+      Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::Nmi, .destination = kAllLocalApics, .pin = 1});
 
   const auto config = table.finish();
   if (!memory.write(layout::kMpTable.start, std::as_bytes(std::span{config})) ||

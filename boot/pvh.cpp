@@ -56,7 +56,8 @@ void write_pvh_start_info(const GuestMemory& memory, const BootInfo& info) {
     throw HostError{"a kernel entered by PVH cannot be given a device tree: boot its bzImage, or leave out --dtb"};
   }
   if (info.memory_map.size() > kMapRoom) {
-    throw HostError{fmt::format("the memory map has {} entries, and PVH's page takes {}", info.memory_map.size(), kMapRoom)};
+    throw HostError{
+        fmt::format("the memory map has {} entries, and PVH's page takes {}", info.memory_map.size(), kMapRoom)};
   }
   StartInfo start{.magic = kStartMagic,
                   .version = kVersionWithMemoryMap,

@@ -227,7 +227,7 @@ void SerialBackend::type(std::span<const std::byte> bytes) {
 void SerialBackend::resume_input() { pump_input(); }
 
 void SerialBackend::deliver() {
-  if (!waiting_.empty()) {
+  if (device_ != nullptr && !waiting_.empty()) {
     const auto taken = device_->receive(waiting_);
     waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(taken));
   }

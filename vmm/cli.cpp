@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
+#include <memory>
 #include <numeric>
 #include <string_view>
 #include <vector>
@@ -127,10 +128,23 @@ std::string bash_completion(const CLI::App& top) {
   return script;
 }
 
+/// CLI11's own usage line knows neither our names for values nor what is required.
+class Formatter final : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string /*name*/) const override {
+    const auto name = app->get_name();
+    return "Usage: " + (name == "run"          ? "martlet run [OPTIONS] KERNEL"
+                        : name == "completion" ? "martlet completion bash"
+                        : name == "check"      ? "martlet check"
+                                               : std::string{"martlet COMMAND [OPTIONS]"}) + "\n";
+  }
+};
+
 }  // namespace
 
 Command parse_command_line(int argc, const char* const* argv) {
   CLI::App top{"Martlet: a minimal virtual machine monitor on /dev/kvm", "martlet"};
+  top.formatter(std::make_shared<Formatter>());
   top.footer(std::string{kTopFooter});
   top.set_version_flag("-V,--version", "martlet " MARTLET_VERSION, "Print the version");
   top.set_help_flag("-h,--help", "Print this help");
@@ -149,7 +163,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->add_option("KERNEL", config.kernel, "A kernel: bzImage, or ELF vmlinux")->group("");
   run_app->add_option("-k,--kernel", kernel_option, "The kernel, as an option: bzImage, or ELF vmlinux")->group("Guest");
   run_app->add_option("-i,--initrd", config.initrds, "An initial RAM disk; several are concatenated")
-      ->type_name("FILE")->expected(1)->take_all()->group("Guest");
+      ->type_name("FILE")->allow_extra_args(false)->group("Guest");
   run_app->add_option("--root", config.root, "Pack directory DIR into an initramfs, in memory")
       ->type_name("DIR")->group("Guest");
   run_app->add_option("-a,--append", config.append, "Parameters for the kernel's command line")
@@ -185,7 +199,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   try {
     top.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    return PrintCommand{parsed_app().help(&parsed_app() == &top ? "martlet" : "martlet " + parsed_app().get_name())};
+    return PrintCommand{parsed_app().help()};
   } catch (const CLI::CallForVersion& version) {
     return PrintCommand{std::string{version.what()} + "\n"};
   } catch (const CLI::ParseError& error) {

@@ -2,19 +2,25 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string_view>
+#include <utility>
 
 #include "vmm/base/error.h"
 #include "vmm/debug/verdict.h"
 #include "vmm/machine.h"
 #include "vmm/signals.h"
 #include "vmm/start_clock.h"
+#include "vmm/terminal.h"
 
 namespace martlet {
 namespace {
@@ -43,22 +49,61 @@ void handle_signals(SignalWatch& signals, Machine& machine) {
   });
 }
 
+/// What is typed on a terminal: Martlet's own commands are obeyed, the rest goes to the guest.
+void obey(EscapeFilter& filter, std::span<const std::byte> typed, Machine& machine) {
+  using Command = EscapeFilter::Command;
+  for (const auto& piece : filter.feed(typed)) {
+    machine.serial().type(piece.bytes);
+    if (piece.command == Command::Quit) {
+      machine.stop({.kind = Ending::Kind::Quit, .detail = "by Ctrl-A x"});
+    } else if (piece.command == Command::Help) {
+      fmt::print(stderr, "{}", EscapeFilter::kHelp);
+    } else if (piece.command == Command::Break) {
+      machine.serial().flush_type_ahead();
+      machine.uart().receive_break();
+    }
+  }
+}
+
+/// Runs the machine with the terminal lent to its guest, if there is one.
+Ending run_on_terminal(Machine& machine, const SerialTarget& serial) {
+  if (serial.kind != SerialTarget::Kind::Stdio || ::isatty(STDIN_FILENO) == 0) {
+    return machine.run();
+  }
+  const RawTerminal terminal{STDIN_FILENO};
+  machine.loop().watch(terminal.continued_fd(), EPOLLIN, [&](std::uint32_t) {
+    drain_counter(terminal.continued_fd());
+    machine.serial().resume_input();
+  });
+  auto ending = machine.run();
+  machine.loop().unwatch(terminal.continued_fd());
+  return ending;
+}
+
 Ending run_machine(const RunCommand& command, StartClock& clock) {
+  const auto& config = command.config;
   SignalWatch signals{SIGINT, SIGTERM, SIGHUP};
-  Machine machine{command.config, clock};
+  EscapeFilter filter;
+  Machine* typed_at = nullptr;  // nothing is typed before the loop runs
+  std::function<void(std::span<const std::byte>)> typed;
+  if (config.serial.kind == SerialTarget::Kind::Stdio && ::isatty(STDIN_FILENO) == 1) {
+    typed = [&](std::span<const std::byte> keys) { obey(filter, keys, *typed_at); };
+  }
+  Machine machine{config, clock, std::move(typed)};
+  typed_at = &machine;
   handle_signals(signals, machine);
   std::optional<Timer> timeout;
-  if (command.config.timeout) {
+  if (config.timeout) {
     timeout.emplace(machine.loop(), [&] {
       machine.stop({.kind = Ending::Kind::Timeout,
-                    .detail = fmt::format("still running after {} ms", command.config.timeout->count())});
+                    .detail = fmt::format("still running after {} ms", config.timeout->count())});
     });
-    timeout->start_once(*command.config.timeout);
+    timeout->start_once(*config.timeout);
   }
   if (!machine.serial().pty_path().empty()) {
     say("the serial console is " + machine.serial().pty_path());
   }
-  auto ending = machine.run();
+  auto ending = run_on_terminal(machine, config.serial);
   if (!machine.serial().trouble().empty()) {
     say(machine.serial().trouble());
   }

@@ -105,6 +105,7 @@ void on_stop(int signal, siginfo_t* /*info*/, void* /*context*/) {
   ::pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);  // here we are stopped, until SIGCONT
   ::pthread_sigmask(SIG_BLOCK, &stop, nullptr);
   handle(signal, on_stop);
+  make_raw_in_foreground();  // or not stopped at all: an orphaned job cannot be
   errno = error;
 }
 

@@ -1,5 +1,3 @@
-#include "boot/initrd.h"
-
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sched.h>
@@ -10,6 +8,7 @@
 #include <unistd.h>
 
 #include "boot/cpio.h"
+#include "boot/initrd.h"
 #include "boot/placement.h"
 #include "tests/unit/boot_support.h"
 
@@ -92,7 +91,9 @@ TEST_F(BootInitrd, MoreMemoryIsNotAdvisedWhereTheKernelSetsTheLimit) {
   const auto guest = make_guest(5 * kGiB);
   const auto path = dir_.write("big", "x");
   fs::resize_file(path, kGiB);
-  EXPECT_THAT(error_of([&] { static_cast<void>(load_initrd(guest, {.files = {path}}, GuestAddr{kGiB + 1}, GuestAddr{2 * kGiB})); }),
+  EXPECT_THAT(error_of([&] {
+                static_cast<void>(load_initrd(guest, {.files = {path}}, GuestAddr{kGiB + 1}, GuestAddr{2 * kGiB}));
+              }),
               HasSubstr("which more memory cannot change"));
 }
 
@@ -107,7 +108,8 @@ TEST_F(BootInitrd, RootComesLast) {
 
 TEST_F(BootInitrd, RootNeedsAnInit) {
   fs::create_directory(dir_ / "root");
-  EXPECT_THAT(refusal({.root = dir_ / "root"}), HasSubstr("root has no program /init, which the kernel runs first: add"));
+  EXPECT_THAT(refusal({.root = dir_ / "root"}),
+              HasSubstr("root has no program /init, which the kernel runs first: add"));
   dir_.write("root/init", "not executable");
   EXPECT_THAT(refusal({.root = dir_ / "root"}), HasSubstr("make it executable"));
   EXPECT_TRUE(load({.root = dir_ / "root", .custom_init = true}));
@@ -153,8 +155,8 @@ TEST_F(BootInitrd, CpioUnpacksWhatWasPacked) {
   const auto range = load({.root = root});
   dir_.write("archive", text(*range));
   fs::create_directory(dir_ / "out");
-  const auto cpio = run("cd " + dir_ / "out && cpio -idm --quiet" + (is_root ? "" : " --nonmatching dev/console") +
-                        " < ../archive");
+  const auto cpio =
+      run("cd " + dir_ / "out && cpio -idm --quiet" + (is_root ? "" : " --nonmatching dev/console") + " < ../archive");
   ASSERT_EQ(cpio.status, 0) << cpio.output;
   const auto out = dir_ / "out";
   const auto same = [&](const std::string& name) {
@@ -167,8 +169,8 @@ TEST_F(BootInitrd, CpioUnpacksWhatWasPacked) {
     EXPECT_EQ(after.st_rdev, before.st_rdev) << name;
     EXPECT_EQ(after.st_size, before.st_size) << name;
   };
-  for (const auto* name : {"init", "bin", "bin/busybox", "bin/ash", "sh", "link", "dangling", "tmp", "empty",
-                           "odd name\n\xff", "fifo"}) {
+  for (const auto* name :
+       {"init", "bin", "bin/busybox", "bin/ash", "sh", "link", "dangling", "tmp", "empty", "odd name\n\xff", "fifo"}) {
     same(name);
   }
   EXPECT_EQ(read_file(out + "/bin/ash"), std::string(70001, 'b'));
@@ -259,20 +261,36 @@ TEST(BootCpio, FilesThatChangeAreAnError) {
   dir.write("log", "one line\n");
   const CpioTree tree{dir.path()};
   Bytes archive(tree.size());
-  for (const auto* text : {"two lines\ntwo lines\n", "", "8 bytes."}) {
+  dir.write("log", "two lines\ntwo lines\n");
+  EXPECT_THAT(error_of([&] { tree.write(archive); }), AllOf(HasSubstr("log changed while"), HasSubstr("try again")));
+  for (const auto* text : {"", "8 bytes."}) {
     dir.write("log", text);
-    EXPECT_THAT(error_of([&] { tree.write(archive); }), AllOf(HasSubstr("log changed while"), HasSubstr("try again")));
+    EXPECT_THAT(error_of([&] { tree.write(archive); }), HasSubstr("log ends too early: it was cut short"));
   }
   fs::remove(dir / "log");
   EXPECT_THAT(error_of([&] { tree.write(archive); }), HasSubstr("cannot open"));
   fs::create_directory(dir / "log");
-  EXPECT_THAT(error_of([&] { tree.write(archive); }), HasSubstr("log changed while"));
+  EXPECT_THAT(error_of([&] { tree.write(archive); }), HasSubstr("cannot read"));
+  fs::remove(dir / "log");
+  ASSERT_EQ(::mkfifo((dir / "log").c_str(), 0600), 0);  // must not hang either
+  EXPECT_THAT(error_of([&] { tree.write(archive); }), HasSubstr("cannot read"));
+}
+
+TEST(BootCpio, TreesMayBeAsDeepAsPathsAreLong) {
+  const TempDir dir;
+  std::string path = dir.path();
+  while (path.size() < 4000) {
+    path += "/d";
+    ASSERT_EQ(::mkdir(path.c_str(), 0700), 0);
+  }
+  EXPECT_GT(packed(dir.path()).size(), 110U * 1900);
 }
 
 TEST(BootCpio, FilesOf4GiBAreRefused) {
   const TempDir dir;
   fs::resize_file(dir.write("huge", "x"), 4 * kGiB);
-  EXPECT_THAT(error_of([&] { CpioTree{dir.path()}; }), HasSubstr("huge has 4294967296 bytes; an initramfs holds files below 4 GiB"));
+  EXPECT_THAT(error_of([&] { CpioTree{dir.path()}; }),
+              HasSubstr("huge has 4294967296 bytes; an initramfs holds files below 4 GiB"));
 }
 
 TEST(BootCpio, UnreadableFilesAreCountedAndTheFirstIsNamed) {
@@ -307,7 +325,9 @@ TEST(BootCpio, WhatIsMountedInsideIsLeftOut) {
   const auto pid = ::fork();
   if (pid == 0) {
     const bool mounted = std::system("true") == 0 && ::unshare(CLONE_NEWNS) == 0 &&
-                         ::system(("mount --make-rprivate / && mount -t tmpfs none " + dir / "proc && echo hidden > " + dir / "proc/file").c_str()) == 0;
+                         ::system(("mount --make-rprivate / && mount -t tmpfs none " + dir / "proc && echo hidden > " +
+                                   dir / "proc/file")
+                                      .c_str()) == 0;
     ::_exit(!mounted ? 77 : count(packed(dir.path()), "hidden") == 0 && count(packed(dir.path()), "proc") == 1 ? 0 : 1);
   }
   int status = 0;

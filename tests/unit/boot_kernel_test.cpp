@@ -1,11 +1,10 @@
-#include "boot/kernel.h"
-
 #include <elf.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <functional>
 
+#include "boot/kernel.h"
 #include "tests/unit/boot_support.h"
 
 namespace martlet {
@@ -75,13 +74,26 @@ struct Elf {
     header.e_phoff = kHeadersAt;
     header.e_phentsize = sizeof(Elf64_Phdr);
     header.e_entry = 0xffffffff80100040;
-    segments.push_back({.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_offset = kTextAt, .p_vaddr = 0xffffffff80100000,
-                        .p_paddr = 0x100000, .p_filesz = kTextSize, .p_memsz = 0x1800, .p_align = 0x1000});
-    segments.push_back({.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_offset = kTextAt, .p_vaddr = 0xffffffff80110000,
-                        .p_paddr = 0x110000, .p_filesz = 0, .p_memsz = 0x1000, .p_align = 0x1000});
+    segments.push_back({.p_type = PT_LOAD,
+                        .p_flags = PF_R | PF_X,
+                        .p_offset = kTextAt,
+                        .p_vaddr = 0xffffffff80100000,
+                        .p_paddr = 0x100000,
+                        .p_filesz = kTextSize,
+                        .p_memsz = 0x1800,
+                        .p_align = 0x1000});
+    segments.push_back({.p_type = PT_LOAD,
+                        .p_flags = PF_R | PF_W,
+                        .p_offset = kTextAt,
+                        .p_vaddr = 0xffffffff80110000,
+                        .p_paddr = 0x110000,
+                        .p_filesz = 0,
+                        .p_memsz = 0x1000,
+                        .p_align = 0x1000});
   }
   Elf& add_note(std::string_view name, std::uint32_t type, std::span<const std::byte> descriptor) {
-    const std::array words{static_cast<std::uint32_t>(name.size() + 1), static_cast<std::uint32_t>(descriptor.size()), type};
+    const std::array words{static_cast<std::uint32_t>(name.size() + 1), static_cast<std::uint32_t>(descriptor.size()),
+                           type};
     const auto put = [&](std::span<const std::byte> bytes) {
       notes.insert(notes.end(), bytes.begin(), bytes.end());
       notes.resize((notes.size() + 3) / 4 * 4);
@@ -151,9 +163,9 @@ TEST_F(BootKernel, BzImageOldHeadersEndEarlier) {
     h.version = 0x20c;
   });
   const auto kernel = load(image);
-  EXPECT_EQ(kernel.header->init_size, 0x2000000U);
-  EXPECT_EQ(kernel.header->handover_offset, 0U);
-  EXPECT_EQ(kernel.header->kernel_info_offset, 0U);
+  EXPECT_EQ(std::uint32_t{kernel.header->init_size}, 0x2000000U);
+  EXPECT_EQ(std::uint32_t{kernel.header->handover_offset}, 0U);
+  EXPECT_EQ(std::uint32_t{kernel.header->kernel_info_offset}, 0U);
 }
 
 TEST_F(BootKernel, BzImageZeroSetupSectorsMeansFour) {
@@ -178,15 +190,18 @@ TEST_F(BootKernel, BzImageLowInitrdLimit) {
 TEST_F(BootKernel, BzImageCutShortAtEveryBoundary) {
   const auto image = bzimage();
   for (const std::size_t size : {1UL, 0x1f0UL, 0x1f1UL, 0x1feUL, 0x200UL, 0x202UL, 0x205UL}) {
-    EXPECT_THAT(refusal({image.begin(), image.begin() + static_cast<long>(size)}), HasSubstr("is not a Linux kernel")) << size;
+    EXPECT_THAT(refusal({image.begin(), image.begin() + static_cast<long>(size)}), HasSubstr("is not a Linux kernel"))
+        << size;
   }
   for (const std::size_t size : {0x206UL, 0x210UL, 0x260UL, 0x264UL, 0x26bUL}) {
     EXPECT_THAT(refusal({image.begin(), image.begin() + static_cast<long>(size)}),
-                AllOf(HasSubstr("is cut short"), HasSubstr("do not hold a kernel's header"))) << size;
+                AllOf(HasSubstr("is cut short"), HasSubstr("do not hold a kernel's header")))
+        << size;
   }
   for (const std::size_t size : {0x26cUL, 0x3ffUL, 0x400UL, 0x401UL, image.size() - 16}) {
     EXPECT_THAT(refusal({image.begin(), image.begin() + static_cast<long>(size)}),
-                HasSubstr("is cut short: its header promises 5120 bytes, the file holds")) << size;
+                HasSubstr("is cut short: its header promises 5120 bytes, the file holds"))
+        << size;
   }
 }
 
@@ -208,7 +223,8 @@ TEST_F(BootKernel, BzImagesThatAreRefused) {
       {[](auto& h) { h.pref_address = 0; }, "is damaged: it wants to be loaded at 0x0"},
       {[](auto& h) { h.syssize = 0; }, "is cut short"},
       {[](auto& h) { h.syssize = 0xffffffff; }, "is cut short"},
-      {[](auto& h) { h.init_size = 0x8000000; }, "needs RAM from 0x1000000 to 0x9000000, more than the guest's 128 MiB: use -m 145M or more"},
+      {[](auto& h) { h.init_size = 0x8000000; },
+       "needs RAM from 0x1000000 to 0x9000000, more than the guest's 128 MiB: use -m 145M or more"},
       {[](auto& h) { h.pref_address = 0xc0000000; }, "but RAM for kernels ends at 0xbff00000"},
       {[](auto& h) { h.pref_address = 0x100000000; }, "but RAM for kernels ends at"},
       {[](auto& h) { h.pref_address = ~0ULL; }, "but RAM for kernels ends at"},
@@ -236,8 +252,9 @@ TEST_F(BootKernel, FilesThatAreNoKernel) {
 TEST_F(BootKernel, CompressedKernelsAreNamedWithTheFix) {
   using namespace std::literals;
   const std::pair<std::string_view, std::string> cases[] = {
-      {"\x1f\x8b\x08"sv, "gzip"},          {"\xfd\x37zXZ\0"sv, "xz"},           {"\x28\xb5\x2f\xfd"sv, "zstd"},
-      {"BZh9"sv, "bzip2"},                 {"\x02\x21\x4c\x18"sv, "lz4"},       {"\x04\x22\x4d\x18"sv, "lz4"},
+      {"\x1f\x8b\x08"sv, "gzip"},        {"\xfd\x37zXZ\0"sv, "xz"},
+      {"\x28\xb5\x2f\xfd"sv, "zstd"},    {"BZh9"sv, "bzip2"},
+      {"\x02\x21\x4c\x18"sv, "lz4"},     {"\x04\x22\x4d\x18"sv, "lz4"},
       {"\x89LZO\0\r\n\x1a\n"sv, "lzop"},
   };
   const auto guest = make_guest(16 * kMiB);
@@ -277,7 +294,9 @@ TEST_F(BootKernel, ElfPhysicalEntryIsTaken) {
 
 TEST_F(BootKernel, ElfPvhNoteWins) {
   Elf narrow;
-  narrow.add_note("Linux", 257, {}).add_note("GNU", 18, std::as_bytes(std::span{"x"})).add_pvh_note(std::uint32_t{0x100010});
+  narrow.add_note("Linux", 257, {})
+      .add_note("GNU", 18, std::as_bytes(std::span{"x"}))
+      .add_pvh_note(std::uint32_t{0x100010});
   const auto kernel = load(narrow.bytes());
   EXPECT_EQ(kernel.mode, EntryMode::Pvh);
   EXPECT_EQ(kernel.entry, GuestAddr{0x100010});
@@ -297,7 +316,9 @@ TEST_F(BootKernel, ElfPvhNoteIsFoundBehindEightByteAlignedOnes) {
 
 TEST_F(BootKernel, MalformedNotesEndTheSearch) {
   for (const std::array<std::uint32_t, 3> words : {std::array<std::uint32_t, 3>{0xffffffff, 0xffffffff, 18},
-                                                   {4, 0xffffffff, 18}, {0xfffffffd, 4, 18}, {4, 5, 18}}) {
+                                                   {4, 0xffffffff, 18},
+                                                   {0xfffffffd, 4, 18},
+                                                   {4, 5, 18}}) {
     Elf elf;
     elf.notes.resize(sizeof words);
     std::memcpy(elf.notes.data(), words.data(), sizeof words);
@@ -314,8 +335,8 @@ TEST_F(BootKernel, MalformedNotesEndTheSearch) {
 TEST_F(BootKernel, ElfCutShortAtEveryBoundary) {
   Elf elf;
   const auto image = elf.add_pvh_note(std::uint32_t{0x100010}).bytes();
-  for (const std::size_t size :
-       {4UL, 15UL, 18UL, 19UL, 20UL, 63UL, 64UL, 65UL, 119UL, 231UL, 232UL, 0x1000UL, 0x17ffUL, 0x2000UL, image.size() - 1}) {
+  for (const std::size_t size : {4UL, 15UL, 18UL, 19UL, 20UL, 63UL, 64UL, 65UL, 119UL, 231UL, 232UL, 0x1000UL, 0x17ffUL,
+                                 0x2000UL, image.size() - 1}) {
     EXPECT_THAT(refusal({image.begin(), image.begin() + static_cast<long>(size)}), HasSubstr("is cut short")) << size;
   }
 }
@@ -339,22 +360,34 @@ TEST_F(BootKernel, ElfsThatAreRefused) {
       {[](Elf& e) { e.segments.clear(); }, "has no program headers"},
       {[](Elf& e) { e.segments[0].p_memsz = e.segments[1].p_memsz = 0; }, "has no segment to load"},
       {[](Elf& e) { e.segments[1].p_type = PT_INTERP; }, "wants a dynamic linker"},
-      {[](Elf& e) { e.segments[0].p_filesz = 0x1801; }, "is damaged: its segment at 0x100000 (0x1800 bytes) holds 0x1801"},
+      {[](Elf& e) { e.segments[0].p_filesz = 0x1801; },
+       "is damaged: its segment at 0x100000 (0x1800 bytes) holds 0x1801"},
       {[](Elf& e) { e.segments[0].p_offset = ~0ULL; }, "is cut short: its segment at 0x100000"},
       {[](Elf& e) { e.segments[0].p_offset = 0x1ff0; }, "is cut short: its segment at 0x100000"},
-      {[](Elf& e) { e.segments[1].p_paddr = 0x101000; }, "is damaged: its segment at 0x100000 (0x1800 bytes) overlaps its segment at 0x101000"},
+      {[](Elf& e) { e.segments[1].p_paddr = 0x101000; },
+       "is damaged: its segment at 0x100000 (0x1800 bytes) overlaps its segment at 0x101000"},
       {[](Elf& e) { e.segments[1].p_paddr = e.segments[0].p_paddr; }, "overlaps"},
       {[](Elf& e) { e.segments[1].p_paddr = ~0xfffULL; }, "wraps around the end of the address space"},
-      {[](Elf& e) { e.segments[1].p_paddr = 0x100000; e.segments[1].p_memsz = ~0ULL; }, "wraps around"},
+      {[](Elf& e) {
+         e.segments[1].p_paddr = 0x100000;
+         e.segments[1].p_memsz = ~0ULL;
+       },
+       "wraps around"},
       {[](Elf& e) { e.segments[1].p_paddr = 0xc0001000; }, "lies in the device hole"},
       {[](Elf& e) { e.segments[1].p_memsz = 0xc0000000; }, "lies in the device hole"},
       {[](Elf& e) { e.segments[1].p_paddr = 0x200000000; }, "but RAM for kernels ends at"},
-      {[](Elf& e) { e.segments[1].p_paddr = 128 * kMiB; }, "needs RAM from 0x8000000 to 0x8001000, more than the guest's 128 MiB: use -m 130M or more"},
+      {[](Elf& e) { e.segments[1].p_paddr = 128 * kMiB; },
+       "needs RAM from 0x8000000 to 0x8001000, more than the guest's 128 MiB: use -m 130M or more"},
       {[](Elf& e) { e.segments[1].p_paddr = 0x7000; }, "covers the zero page at 0x7000; link it at 1 MiB or above"},
-      {[](Elf& e) { e.segments[1].p_paddr = 0x500; e.segments[1].p_memsz = 1; }, "covers the boot GDT"},
+      {[](Elf& e) {
+         e.segments[1].p_paddr = 0x500;
+         e.segments[1].p_memsz = 1;
+       },
+       "covers the boot GDT"},
       {[](Elf& e) { e.segments[1].p_paddr = 0x20000; }, "covers the command line"},
       {[](Elf& e) { e.segments[1].p_paddr = 0xff000; }, "covers the MP table"},
-      {[](Elf& e) { e.header.e_entry = 0x90000000; }, "is damaged: its entry point 0x90000000 lies in none of its segments"},
+      {[](Elf& e) { e.header.e_entry = 0x90000000; },
+       "is damaged: its entry point 0x90000000 lies in none of its segments"},
       {[](Elf& e) { e.add_pvh_note(std::uint32_t{0x90}); }, "is damaged: its entry point 0x90"},
   };
   for (const auto& [change, message] : cases) {

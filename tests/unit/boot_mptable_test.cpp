@@ -1,7 +1,6 @@
-#include "boot/mptable.h"
-
 #include <map>
 
+#include "boot/mptable.h"
 #include "tests/unit/boot_support.h"
 
 namespace martlet {

@@ -14,7 +14,9 @@ using testing::HasSubstr;
 
 using Map = std::vector<MemoryMapEntry>;
 
-MemoryMapEntry ram(std::uint64_t start, std::uint64_t end) { return {{GuestAddr{start}, end - start}, MemoryType::Ram}; }
+MemoryMapEntry ram(std::uint64_t start, std::uint64_t end) {
+  return {{GuestAddr{start}, end - start}, MemoryType::Ram};
+}
 MemoryMapEntry entry(std::uint64_t start, std::uint64_t end, MemoryType type) {
   return {{GuestAddr{start}, end - start}, type};
 }
@@ -91,9 +93,13 @@ class BootParams : public testing::Test {
                     .initrd = GuestRange{GuestAddr{0x1'2345'6000}, 0x2'0000'0001},
                     .rsdp = layout::kRsdp.start,
                     .setup_data = GuestAddr{0x7000000}};
-  LoadedKernel kernel_{.header = setup_header{.setup_sects = 39, .boot_flag = 0xaa55, .header = 0x53726448,
-                                              .version = 0x20f, .loadflags = LOADED_HIGH | KASLR_FLAG,
-                                              .kernel_alignment = 0x200000, .init_size = 0x3378000}};
+  LoadedKernel kernel_{.header = setup_header{.setup_sects = 39,
+                                              .boot_flag = 0xaa55,
+                                              .header = 0x53726448,
+                                              .version = 0x20f,
+                                              .loadflags = LOADED_HIGH | KASLR_FLAG,
+                                              .kernel_alignment = 0x200000,
+                                              .init_size = 0x3378000}};
   GuestMemory guest_ = make_guest(8 * kMiB);
   Map map_ = make_memory_map({.ram = ram_ranges(5 * kGiB)});
 
@@ -159,15 +165,15 @@ TEST_F(BootParams, PvhStartInfo) {
   constexpr std::uint32_t k32 = 0;
   constexpr std::uint64_t k64 = 0;
   EXPECT_EQ(at(k32, 0x6000), 0x336ec578U);
-  EXPECT_EQ(at(k32, 0x6004), 1U);               // version
-  EXPECT_EQ(at(k32, 0x600c), 1U);               // one module
+  EXPECT_EQ(at(k32, 0x6004), 1U);  // version
+  EXPECT_EQ(at(k32, 0x600c), 1U);  // one module
   const auto module = at(k64, 0x6010);
   EXPECT_EQ(at(k64, module), 0x123456000U);
   EXPECT_EQ(at(k64, module + 8), 0x200000001U);
-  EXPECT_EQ(at(k64, 0x6018), 0x20000U);         // command line
-  EXPECT_EQ(at(k64, 0x6020), 0xe0000U);         // RSDP
+  EXPECT_EQ(at(k64, 0x6018), 0x20000U);  // command line
+  EXPECT_EQ(at(k64, 0x6020), 0xe0000U);  // RSDP
   const auto map = at(k64, 0x6028);
-  ASSERT_EQ(at(k32, 0x6030), 4U);               // map entries
+  ASSERT_EQ(at(k32, 0x6030), 4U);  // map entries
   EXPECT_EQ(at(k64, map + 3 * 24), 4 * kGiB);
   EXPECT_EQ(at(k64, map + 3 * 24 + 8), 2 * kGiB);
   EXPECT_EQ(at(k32, map + 3 * 24 + 16), 1U);
@@ -186,7 +192,8 @@ TEST_F(BootParams, PvhRefuses) {
   info_.setup_data.reset();
   const Map over(168, ram(0, 1));
   info_.memory_map = over;
-  EXPECT_THAT(error_of([&] { write_pvh_start_info(guest_, info_); }), HasSubstr("has 168 entries, and PVH's page takes 167"));
+  EXPECT_THAT(error_of([&] { write_pvh_start_info(guest_, info_); }),
+              HasSubstr("has 168 entries, and PVH's page takes 167"));
 }
 
 }  // namespace

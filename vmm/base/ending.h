@@ -27,7 +27,7 @@ struct Ending {
   Kind kind = Kind::PowerOff;
   int code = 0;        ///< GuestExit: the exit code; Signal: the signal
   int vcpu = -1;       ///< the vCPU that ended it, -1 when none did
-  std::string detail;  ///< one line for people: by which route, where
+  std::string detail{};  ///< one line for people: by which route, where
 };
 
 /// Through which anything ends the VM, from any thread. The first request wins.
