@@ -5,7 +5,6 @@
 #include <cstring>
 #include <span>
 
-#include "boot/checksum.h"
 #include "boot/dsdt.h"
 #include "boot/placement.h"
 #include "vmm/base/error.h"
@@ -167,14 +166,6 @@ static_assert(sizeof(Mcfg) == 60);
 
 constexpr std::uint32_t kFirstX2ApicId = 255;  // an 8-bit id of 255 means everyone
 constexpr std::uint64_t kTableAlignment = 16;
-
-using Table = std::vector<std::byte>;
-
-template <class T>
-void append(Table& table, const T& part) {
-  const auto bytes = std::as_bytes(std::span{&part, 1});
-  table.insert(table.end(), bytes.begin(), bytes.end());
-}
 
 /// `table` with the length and the checksum in its header made true.
 Table seal(Table table) {

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
+#include "boot/table.h"
 #include "vmm/base/guest_memory.h"
 
 namespace martlet {
@@ -34,7 +34,6 @@ class AcpiTables {
   void write(const GuestMemory& memory, GuestAddr at) const;
 
  private:
-  using Table = std::vector<std::byte>;
   std::vector<Table> tables_;  // DSDT, then what the XSDT lists, but the FADT, which points to the DSDT
 };
 

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
-#include <vector>
+#include <utility>
 
-#include "boot/checksum.h"
+#include "boot/table.h"
 #include "vmm/base/error.h"
 #include "vmm/x86_64/layout.h"
 
@@ -93,20 +93,15 @@ static_assert(sizeof(Interrupt) == 8);
 constexpr std::uint8_t kEnabled = 1U << 0U;
 constexpr std::uint8_t kBootProcessor = 1U << 1U;
 
-template <class T>
-T with_checksum(T structure) {
-  structure.checksum = checksum(std::as_bytes(std::span{&structure, 1}));
-  return structure;
-}
-
+/// A configuration table that counts its entries.
 class ConfigTable {
  public:
   template <class T>
   void add(const T& entry) {
-    append(entry);
+    append(bytes_, entry);
     header_.entries++;
   }
-  std::vector<std::byte> finish() {
+  Table finish() {
     header_.length = static_cast<std::uint16_t>(bytes_.size());
     std::memcpy(bytes_.data(), &header_, sizeof header_);
     bytes_[offsetof(ConfigHeader, checksum)] = std::byte{checksum(bytes_)};
@@ -114,14 +109,15 @@ class ConfigTable {
   }
 
  private:
-  template <class T>
-  void append(const T& part) {
-    const auto bytes = std::as_bytes(std::span{&part, 1});
-    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
-  }
   ConfigHeader header_;
-  std::vector<std::byte> bytes_ = std::vector<std::byte>(sizeof(ConfigHeader));
+  Table bytes_ = Table(sizeof(ConfigHeader));
 };
+
+FloatingPointer make_pointer() {
+  FloatingPointer pointer;
+  pointer.checksum = checksum(std::as_bytes(std::span{&pointer, 1}));
+  return pointer;
+}
 
 }  // namespace
 
@@ -143,7 +139,7 @@ void write_mp_table(const GuestMemory& memory, std::uint32_t cpus) {
 
   const auto config = table.finish();
   if (!memory.write(layout::kMpTable.start, std::as_bytes(std::span{config})) ||
-      !memory.write(layout::kEbda.start, with_checksum(FloatingPointer{}))) {
+      !memory.write(layout::kEbda.start, make_pointer())) {
     throw HostError{"there is no RAM for the MP table: use -m 2M or more"};
   }
 }

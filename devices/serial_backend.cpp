@@ -63,7 +63,7 @@ SerialBackend::~SerialBackend() {
 
 void SerialBackend::connect(SerialDevice& device) {
   device_ = &device;
-  pump_input();
+  has_room();  // nothing is read, and no hook called, before the loop runs
 }
 
 void SerialBackend::put(std::byte byte) noexcept {

@@ -51,7 +51,7 @@ class SerialBackend final : public SerialHost {
   SerialBackend(EventLoop& loop, const SerialTarget& target, Hooks hooks = {});
   ~SerialBackend() override;
 
-  /// From now on input goes to `device`, which outlives the loop's last event. Once, before the loop runs.
+  /// Input is for `device`, which outlives the loop's last event. Once, before the loop runs.
   void connect(SerialDevice& device);
 
   void put(std::byte byte) noexcept override;

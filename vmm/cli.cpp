@@ -132,7 +132,7 @@ std::string bash_completion(const CLI::App& top) {
 class Formatter final : public CLI::Formatter {
  public:
   std::string make_usage(const CLI::App* app, std::string /*name*/) const override {
-    const auto name = app->get_name();
+    const auto& name = app->get_name();
     return "Usage: " + (name == "run"          ? "martlet run [OPTIONS] KERNEL"
                         : name == "completion" ? "martlet completion bash"
                         : name == "check"      ? "martlet check"

@@ -75,7 +75,7 @@ Machine::Machine(const Config& config, StartClock& clock, std::function<void(std
       vm_{system_},
       serial_{loop_,
               config.serial,
-              {.busy = [this](bool busy) { coalesced_->coalesce(layout::kCom1.start, busy); },
+              {.busy = [this](bool busy) { pace_transmitter(busy); },
                .drain = [this] { coalesced_->drain(); },
                .observe = [this](std::span<const std::byte> output) { watch_console(output); },
                .typed = std::move(typed)}} {
@@ -118,7 +118,7 @@ void Machine::attach_devices() {
 void Machine::create_cpus(std::uint32_t count) {
   const auto supported = supported_cpuid(system_);
   const bool tsc_deadline = system_.extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-  coalesced_.emplace(vm_.fd(), buses_);
+  coalesced_ = std::make_unique<CoalescedWrites>(vm_.fd(), buses_);
   for (std::uint32_t id = 0; id < count; ++id) {
     const auto& cpu = cpus_.emplace_back(std::make_unique<Cpu>(system_, vm_, static_cast<int>(id), buses_));
     prepare_vcpu(cpu->vcpu, make_cpuid(supported, {.apic_id = id, .cpus = count, .tsc_deadline = tsc_deadline}));
@@ -126,6 +126,14 @@ void Machine::create_cpus(std::uint32_t count) {
   if (const int page = system_.extension(KVM_CAP_COALESCED_MMIO);
       page > 0 && system_.extension(KVM_CAP_COALESCED_PIO) > 0) {
     coalesced_->attach(cpus_.front()->vcpu.shared(), page);
+  }
+}
+
+/// While output flows, KVM puts the UART's transmitted bytes aside (docs/architecture.md, "The transmit port").
+void Machine::pace_transmitter(bool busy) {
+  coalesced_->coalesce(layout::kCom1.start, busy);
+  if (!busy) {
+    coalesced_->drain();  // what came before KVM stopped
   }
 }
 

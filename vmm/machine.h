@@ -62,6 +62,7 @@ class Machine {
 
   void attach_devices();
   void create_cpus(std::uint32_t count);
+  void pace_transmitter(bool busy);
   void watch_console(std::span<const std::byte> output);
 
   KvmSystem system_;
@@ -85,7 +86,7 @@ class Machine {
   PvPanic pvpanic_{stop_};
 
   Buses buses_;  // frozen by the constructor
-  std::optional<CoalescedWrites> coalesced_;
+  std::unique_ptr<CoalescedWrites> coalesced_;
   std::vector<std::unique_ptr<Cpu>> cpus_;
   std::size_t unread_ = 0;
 };

@@ -1,30 +1,51 @@
-// Prints bytes=N bytes in numbered lines of 16, then ends at once: then=exit (code 5), then=off,
-// then=fault (a triple fault), then=halt. polls=0 prints without looking at the line status.
+// Prints bytes=N bytes in numbered lines of 16, then ends at once: exit code 5, or then=off, then=fault (a
+// triple fault), then=halt. by=poll looks at the line status before each byte (the default), by=write does
+// not, by=string sends 4 KiB an instruction.
 #include "acpi.h"
 #include "args.h"
 #include "pvh.h"
 #include "uart.h"
 
-int guest_main(const guest::HvmStartInfo& info) {
-  using namespace guest;
-  const u64 bytes = number_word("bytes", 65536);
-  const bool polls = number_word("polls", 1) != 0;
-  for (u64 i = 0; i < bytes; i += 16) {
-    char line[16];
-    u64 number = i / 16;
-    for (int digit = 7; digit >= 0; --digit) {
-      line[digit] = "0123456789abcdef"[number % 16];
-      number /= 16;
+namespace {
+
+using namespace guest;
+
+constexpr u32 kLine = 16;
+constexpr u32 kBlock = 4096;
+u8 block[kBlock];
+
+/// "0000002afffffff\n": eight hexadecimal digits and seven letters.
+void write_line(u8* line, u64 number) {
+  for (u32 digit = 8; digit-- > 0; number /= 16) {
+    line[digit] = static_cast<u8>("0123456789abcdef"[number % 16]);
+  }
+}
+
+}  // namespace
+
+int guest_main(const HvmStartInfo& info) {
+  for (u32 line = 0; line < kBlock / kLine; ++line) {
+    u8* const at = block + std::size_t{line} * kLine;
+    write_line(at, line);
+    for (u32 rest = 8; rest < kLine - 1; ++rest) {
+      at[rest] = static_cast<u8>('a' + line % 26);
     }
-    for (int rest = 8; rest < 15; ++rest) {
-      line[rest] = static_cast<char>('a' + (i / 16) % 26);
+    at[kLine - 1] = '\n';
+  }
+  const bool strings = word_is("by", "string");
+  const bool polls = !strings && !word_is("by", "write");
+  const u64 blocks = number_word("bytes", 65536) / kBlock;
+  for (u64 number = 0; number < blocks; ++number) {
+    write_line(block, number);  // a block's first line has the block's number
+    if (strings) {
+      outs(kCom1, block, kBlock);
+      continue;
     }
-    line[15] = '\n';
-    for (const char character : line) {
+    for (const u8 byte : block) {
       if (polls) {
-        print(character);
+        print(static_cast<char>(byte));
       } else {
-        uart_write(kUartData, static_cast<u8>(character));
+        uart_write(kUartData, byte);
       }
     }
   }

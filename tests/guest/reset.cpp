@@ -1,4 +1,5 @@
-// Resets the machine: by=acpi (the FADT's register), by=i8042, by=triple (a fault with no handler), by=cf9.
+// Resets the machine: by=acpi (the FADT's register), by=i8042, by=cf9, by=triple (a fault with no handler).
+// Or loses its way, by=jump: to where there is no memory to execute, which KVM cannot go on from.
 #include "acpi.h"
 #include "args.h"
 #include "pvh.h"
@@ -22,6 +23,8 @@ int guest_main(const guest::HvmStartInfo& info) {
   } else if (word_is("by", "cf9")) {
     out8(0xcf9, 0x02);
     out8(0xcf9, 0x06);
+  } else if (word_is("by", "jump")) {
+    asm volatile("jmp *%0" : : "r"(u64{0xd0000000}));
   } else {
     const struct [[gnu::packed]] {
       u16 limit;

@@ -43,7 +43,7 @@ void EventLoop::unwatch(int fd) {
 
 void EventLoop::run() {
   while (!stopped_) {
-    std::array<epoll_event, 16> events;
+    std::array<epoll_event, 16> events{};
     const int ready = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
     if (ready < 0) {
       if (errno == EINTR) {

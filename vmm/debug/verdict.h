@@ -27,7 +27,7 @@ enum class ExitCode : int {
 /// One line for people, e.g. "triple fault on vCPU 1".
 [[nodiscard]] std::string describe(const Ending& ending);
 
-/// The exact verdict as one JSON object, newline at the end. docs/ci.md's schema.
+/// The exact verdict as one JSON object, newline at the end. The README lists its fields.
 [[nodiscard]] std::string to_json(const Ending& ending, std::chrono::milliseconds elapsed);
 
 }  // namespace martlet

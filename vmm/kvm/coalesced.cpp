@@ -26,13 +26,13 @@ void CoalescedWrites::drain_slowly() noexcept {
   const std::lock_guard lock{mutex_};
   const auto slots = static_cast<std::uint32_t>(
       (static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio));
-  std::atomic_ref first{ring_->first};
+  const std::atomic_ref first{ring_->first};
   const std::atomic_ref last{ring_->last};
   // Pairs with KVM's write barrier between filling a slot and moving `last` past it. `first` moves only
   // after the write was served: whoever finds the ring empty may rely on that.
   for (auto slot = first.load(std::memory_order_relaxed); slot != last.load(std::memory_order_acquire);) {
     const auto& put_aside = ring_->coalesced_mmio[slot];
-    std::array<std::byte, sizeof put_aside.data> bytes;
+    std::array<std::byte, sizeof put_aside.data> bytes{};
     std::memcpy(bytes.data(), put_aside.data, bytes.size());
     const auto data = std::span{bytes}.first(std::min<std::size_t>(put_aside.len, bytes.size()));
     const bool served =

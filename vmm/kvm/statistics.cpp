@@ -34,7 +34,7 @@ std::vector<KvmCounter> read_kvm_counters(int fd) {
     if (!read_at(stats.get(), header.desc_offset + i * descriptor_size, std::span{block}.first(descriptor_size))) {
       break;
     }
-    kvm_stats_desc descriptor;
+    kvm_stats_desc descriptor{};
     std::memcpy(&descriptor, block.data(), sizeof descriptor);
     std::uint64_t value = 0;
     if (descriptor.size == 1 && read_at(stats.get(), header.data_offset + descriptor.offset, std::span{&value, 1})) {

@@ -6,6 +6,7 @@
 // Linux before 6.5 declares flexible arrays by an empty struct, which takes no space in C but a byte in
 // C++: sizes, offsets and with them ioctl numbers would all be wrong.
 #undef __DECLARE_FLEX_ARRAY
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the kernel's own name
 #define __DECLARE_FLEX_ARRAY(TYPE, NAME) TYPE NAME[0]
 
 #include <linux/kvm.h>

@@ -1,0 +1,62 @@
+#include "tests/boot/guest.h"
+
+#include <algorithm>
+#include <ostream>
+#include <utility>
+
+namespace martlet::test {
+namespace {
+
+// In the lab a boot takes 5 s on idle cores; on busy ones, many times that.
+constexpr std::chrono::seconds kVmLimit{150};
+constexpr std::chrono::seconds kProcessLimit{180};
+
+bool has_option(const Guest& guest, std::string_view name) { return std::ranges::find(guest.more, name) != guest.more.end(); }
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& stream, const Guest& guest) {
+  stream << guest.kernel << " " << guest.image << ", " << guest.cpus << " CPUs, " << guest.memory_mib << " MiB, \""
+         << guest.append << '"';
+  for (const auto& option : guest.more) {
+    stream << " " << option;
+  }
+  return stream;
+}
+
+std::ostream& operator<<(std::ostream& stream, const Ended& ended) {
+  return stream << ended.outcome << "--- its verdict\n" << ended.verdict.dump(2) << '\n';
+}
+
+std::string guest_file(std::string_view kernel, std::string_view name) {
+  return std::string{MARTLET_GUESTS "/"}.append(kernel).append("/").append(name);
+}
+
+RunningGuest::RunningGuest(const Guest& guest, Subprocess::Config streams) {
+  streams.command = {MARTLET_PROGRAM, "run", guest_file(guest.kernel, "kernel/" + guest.image)};
+  const auto add = [&](std::initializer_list<std::string> words) {
+    streams.command.insert(streams.command.end(), words);
+  };
+  add({"-a", guest.append, "-c", std::to_string(guest.cpus), "-m", std::to_string(guest.memory_mib) + "M"});
+  add({"--result", directory_.file("verdict.json"), "--stats"});
+  if (guest.with_root) {
+    add({"--root", guest_file(guest.kernel, "root")});
+  }
+  if (!has_option(guest, "--timeout")) {
+    add({"--timeout", std::to_string(kVmLimit.count()) + "s"});
+  }
+  streams.command.insert(streams.command.end(), guest.more.begin(), guest.more.end());
+  streams.deadline = kProcessLimit;
+  process_ = std::make_unique<Subprocess>(std::move(streams));
+}
+
+Ended RunningGuest::wait() {
+  Ended ended{.outcome = process_->wait(), .verdict = {}};
+  std::erase(ended.outcome.out, '\r');
+  ended.verdict = nlohmann::json::parse(read_file(directory_.file("verdict.json")), nullptr, false);
+  return ended;
+}
+
+Ended boot(const Guest& guest) { return RunningGuest{guest}.wait(); }
+
+}  // namespace martlet::test
