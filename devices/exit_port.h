@@ -20,9 +20,8 @@ class ExitPort final : public BusDevice {
   }
   void write(std::uint64_t offset, std::span<const std::byte> data) noexcept override {
     if (offset == 0 && !data.empty()) {
-      stop_.request({.kind = Ending::Kind::GuestExit,
-                     .code = std::to_integer<int>(data.front()),
-                     .detail = "by the exit port"});
+      stop_.request(
+          {.kind = Ending::Kind::GuestExit, .code = std::to_integer<int>(data.front()), .detail = "by the exit port"});
     }
   }
 

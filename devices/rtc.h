@@ -24,8 +24,8 @@ class Rtc final : public ByteDevice {
 
   struct State {
     std::uint8_t index = 0;
-    std::uint8_t register_a = 0x26;  ///< 32.768 kHz time base, 1024 Hz periodic rate: as every BIOS leaves it
-    std::uint8_t register_b = 0x02;  ///< 24 hours, BCD: the only mode Linux' rtc-cmos accepts
+    std::uint8_t register_a = 0x26;          ///< 32.768 kHz time base, 1024 Hz periodic rate: as every BIOS leaves it
+    std::uint8_t register_b = 0x02;          ///< 24 hours, BCD: the only mode Linux' rtc-cmos accepts
     std::array<std::uint8_t, 128> memory{};  ///< alarms and CMOS RAM; the time too while the guest sets it
     Milliseconds offset{0};                  ///< the guest's time less the host's
   };

@@ -189,7 +189,7 @@ void SerialBackend::send() {
 
 void SerialBackend::end_output(int error) {
   if (listener_) {
-    drop_client();  // what it has not taken waits for the next one
+    client_left();  // what it has not taken waits for the next one
     return;
   }
   trouble_ = fmt::format("{}: {}: the guest's serial output went nowhere from then on", name_,
@@ -240,13 +240,13 @@ void SerialBackend::pump_input() {
   }
   deliver();
   std::array<std::byte, kTypeAheadSize> chunk;
-  for (int reads = 0; input_ && !input_ended_; ++reads) {
+  for (int reads = 0; input_; ++reads) {
     std::size_t size = chunk.size();
     if (!hooks_.typed) {
       size = waiting_.empty() ? std::min(size, device_->room()) : 0;
     }
     if (size == 0 || in_background()) {
-      unwatch_input();  // has_room() or resume_input() will bring us back
+      pause_input();  // has_room() or resume_input() will bring us back
       return;
     }
     if (reads == kReadsInARow) {
@@ -260,9 +260,17 @@ void SerialBackend::pump_input() {
     }
     if (got > 0) {
       const std::span<const std::byte> bytes{chunk.data(), static_cast<std::size_t>(got)};
-      hooks_.typed ? hooks_.typed(bytes) : type(bytes);
+      if (hooks_.typed) {
+        hooks_.typed(bytes);
+      } else {
+        type(bytes);
+      }
     } else if (got != -EINTR) {
-      end_input();
+      pause_input();  // for good, though a client that sends no more (nc -N) may still read
+      if (!listener_) {
+        input_ = {};
+      }
+      return;
     }
   }
 }
@@ -276,26 +284,27 @@ bool SerialBackend::in_background() const {
   return foreground > 0 && foreground != ::getpgrp();
 }
 
-void SerialBackend::end_input() {
-  unwatch_input();
-  if (!listener_) {
-    input_ = {};
-    return;
+/// Of a client we still want to know when it leaves. (A pipe whose writer has left would tell for ever.)
+void SerialBackend::pause_input() {
+  if (listener_) {
+    watch_input(0);
+  } else {
+    unwatch_input();
   }
-  input_ended_ = true;  // it may have closed one direction only: nc -N
-  watch_input(0);       // a hang-up is told unasked
 }
 
 void SerialBackend::watch_input(std::uint32_t events) {
-  if (!input_watched_) {
-    input_watched_ = loop_.watch(input_.fd(), events, [this](std::uint32_t) {
-      if (input_ended_) {
-        drop_client();
-      } else {
-        pump_input();
-      }
-    });
+  if (input_watched_) {
+    loop_.change(input_.fd(), events);
+    return;
   }
+  input_watched_ = loop_.watch(input_.fd(), events, [this](std::uint32_t happened) {
+    if (listener_ && (happened & EPOLLHUP) != 0) {
+      client_left();
+    } else {
+      pump_input();
+    }
+  });
 }
 
 void SerialBackend::unwatch_input() {
@@ -322,17 +331,27 @@ void SerialBackend::accept_client() {
   loop_.change(listener_->fd(), 0);  // one client at a time: the next one waits in the listener's queue
   output_ = HostStream{duplicate(client.get())};
   input_ = HostStream{std::move(client)};
-  input_ended_ = false;
   send();
   pump_input();
 }
 
-void SerialBackend::drop_client() {
-  unwatch_input();
+/// What it said last is kept for the guest, so that the next client need not wait until the guest listens;
+/// unless that is more than one could have typed ahead.
+void SerialBackend::client_left() {
   unwatch_output();
-  input_ = {};
   output_ = {};
-  loop_.change(listener_->fd(), EPOLLIN);
+  std::array<std::byte, kTypeAheadSize> chunk;
+  std::ptrdiff_t got = -EINTR;
+  while ((got > 0 || got == -EINTR) && waiting_.size() < kTypeAheadSize) {
+    got = input_.read(std::span{chunk}.first(kTypeAheadSize - waiting_.size()));
+    waiting_.insert(waiting_.end(), chunk.begin(), chunk.begin() + std::max<std::ptrdiff_t>(got, 0));
+  }
+  unwatch_input();
+  if (got <= 0 && got != -EINTR) {
+    input_ = {};
+    loop_.change(listener_->fd(), EPOLLIN);
+  }
+  deliver();
 }
 
 }  // namespace martlet

@@ -93,10 +93,10 @@ class SerialBackend final : public SerialHost {
   void watch_input(std::uint32_t events);
   void unwatch_input();
   void unwatch_output();
-  void end_input();
+  void pause_input();
   void end_output(int error);
   void accept_client();
-  void drop_client();
+  void client_left();
 
   EventLoop& loop_;
   Hooks hooks_;
@@ -111,8 +111,8 @@ class SerialBackend final : public SerialHost {
 
   Inbox taken_;  // what was the inbox a moment ago; from here on the loop's thread only
   std::vector<std::byte> backlog_;
-  std::size_t sent_ = 0;  // of backlog_
-  std::size_t lost_ = 0;  // after backlog_
+  std::size_t sent_ = 0;            // of backlog_
+  std::size_t lost_ = 0;            // after backlog_
   std::vector<std::byte> waiting_;  // input that the guest has not taken
 
   std::string name_;
@@ -121,7 +121,6 @@ class SerialBackend final : public SerialHost {
   std::optional<UnixListener> listener_;
   HostStream input_;
   HostStream output_;
-  bool input_ended_ = false;    // of a client that still reads
   bool input_watched_ = false;
   bool output_watched_ = false;
   bool ticking_ = false;

@@ -33,7 +33,8 @@ SerialTarget parse_serial_target(std::string_view text) {
       return {.kind = kind, .path = std::string{text.substr(prefix.size())}};
     }
   }
-  throw HostError{fmt::format("'{}' is no place for a serial port: give stdio, null, pty, file=PATH or socket=PATH", text)};
+  throw HostError{
+      fmt::format("'{}' is no place for a serial port: give stdio, null, pty, file=PATH or socket=PATH", text)};
 }
 
 Pty open_pty() {
@@ -70,7 +71,8 @@ ino_t inode_of(const std::string& path) {
 bool is_stale(const std::string& path, const sockaddr_un& address) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) {
-    throw HostError{fmt::format("cannot listen at {}: there is something that is not a socket; move it or choose another path", path)};
+    throw HostError{fmt::format(
+        "cannot listen at {}: there is something that is not a socket; move it or choose another path", path)};
   }
   const auto probe = unix_socket();
   return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&

@@ -249,9 +249,7 @@ void Uart16550::perform(const Effects& effects) const noexcept {
   }
 }
 
-std::uint8_t Uart16550::capacity() const noexcept {
-  return (state_.fifo_control & Fcr::kEnable) != 0 ? kFifoSize : 1;
-}
+std::uint8_t Uart16550::capacity() const noexcept { return (state_.fifo_control & Fcr::kEnable) != 0 ? kFifoSize : 1; }
 
 std::uint8_t Uart16550::trigger_level() const noexcept {
   constexpr std::array<std::uint8_t, 4> kLevels{1, 4, 8, 14};

@@ -37,13 +37,13 @@ class Uart16550 final : public ByteDevice, public SerialDevice {
     std::uint8_t modem_control = 0;
     std::uint8_t modem_status = 0xb0;  ///< CTS, DSR, DCD: somebody is there and ready
     std::uint8_t scratch = 0;
-    std::uint16_t divisor = 1;   ///< 115200 baud
-    std::uint8_t polls = 0;      ///< LSR reads with nothing else between them, up to "it polls"
+    std::uint16_t divisor = 1;  ///< 115200 baud
+    std::uint8_t polls = 0;     ///< LSR reads with nothing else between them, up to "it polls"
     bool overrun = false;
-    bool thr_emptied = false;    ///< a THRE interrupt is due, if enabled
-    bool in_burst = false;       ///< THR was written since the guest last looked at IIR or LSR
-    bool used_rts = false;       ///< the guest has raised RTS: it means something
-    bool interrupting = false;   ///< level of the interrupt pin
+    bool thr_emptied = false;   ///< a THRE interrupt is due, if enabled
+    bool in_burst = false;      ///< THR was written since the guest last looked at IIR or LSR
+    bool used_rts = false;      ///< the guest has raised RTS: it means something
+    bool interrupting = false;  ///< level of the interrupt pin
   };
 
   /// Both outlive this.

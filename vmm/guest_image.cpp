@@ -1,5 +1,7 @@
 #include "vmm/guest_image.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -11,7 +13,11 @@
 #include "boot/initrd.h"
 #include "boot/memory_map.h"
 #include "boot/mptable.h"
+#include "boot/placement.h"
 #include "boot/pvh.h"
+#include "boot/reset_vector.h"
+#include "vmm/base/error.h"
+#include "vmm/units.h"
 #include "vmm/x86_64/layout.h"
 
 namespace martlet {
@@ -26,17 +32,21 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
     ram.push_back(region.range);
   }
   const AcpiTables acpi{{.cpus = config.cpus}};
-  GuestAddr top{ram.front().end() - acpi.size()};
-  const GuestRange acpi_range{top, acpi.size()};
-  acpi.write(memory, top);
+  const GuestAddr floor{kernel.footprint.end()};
+  const auto acpi_at = highest_place(memory, acpi.size(), floor, layout::kMmioHole.start);
+  if (!acpi_at) {
+    throw HostError{fmt::format("--memory: no room is left for the ACPI tables after {}; use -m {} or more", config.kernel,
+                                format_size(align_up(raw(floor) + acpi.size(), layout::kMiB)))};
+  }
+  acpi.write(memory, *acpi_at);
   write_mp_table(memory, config.cpus);
-  const auto memory_map = make_memory_map({.ram = ram, .acpi = acpi_range});
+  write_reset_vector(memory);
+  const auto memory_map = make_memory_map({.ram = ram, .acpi = GuestRange{*acpi_at, acpi.size()}});
   const auto line = kernel_command_line(config);
   const auto command_line = write_command_line(memory, line, kernel.max_command_line);
   clock.mark("tables");
 
-  const GuestAddr floor{kernel.footprint.end()};
-  top = std::min(top, kernel.initrd_limit);
+  GuestAddr top = std::min(*acpi_at, kernel.initrd_limit);
   const auto initrd = load_initrd(
       memory, {.files = config.initrds, .root = config.root, .custom_init = has_parameter(line, "rdinit=")}, floor, top);
   clock.mark("load initrd");

@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "boot/acpi.h"
 #include "vmm/base/error.h"
 #include "vmm/guest_image.h"
 #include "vmm/kvm/statistics.h"
@@ -22,6 +23,10 @@
 
 namespace martlet {
 namespace {
+
+// What the DSDT and FADT promise is what the devices do.
+static_assert(kAcpiS5SleepType == kAcpiSleepTypeOff);
+static_assert(kAcpiPowerButtonEvent == static_cast<std::uint8_t>(AcpiEvent::PowerButton));
 
 constexpr std::uint64_t kSmallestMemory = 2 * layout::kMiB;
 constexpr auto kPatience = std::chrono::seconds{1};  // with whoever reads the guest's last words

@@ -86,8 +86,8 @@ void on_fatal(int signal, siginfo_t* info, void* /*context*/) {
   handle_no_more(signal);
   // An instruction at fault faults again once we return, now for the previous handler and with a true
   // core dump. Anything else is sent again, and arrives when we return.
-  const bool recurs = info->si_code > 0 &&
-                      (signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL);
+  const bool recurs =
+      info->si_code > 0 && (signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL);
   if (!recurs) {
     ::raise(signal);
   }

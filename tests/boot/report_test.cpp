@@ -195,31 +195,42 @@ TEST_P(ReportTest, ConsoleCostsFewExits) {
   EXPECT_LT(static_cast<double>(*exits), 2.2 * static_cast<double>(ended.outcome.out.size()));
 }
 
+/// Joins each trace ("cut here" to "end trace") to one complaint.
+std::vector<std::string> with_traces_joined(const std::vector<std::string>& lines) {
+  std::vector<std::string> complaints;
+  bool in_trace = false;
+  for (const auto& line : lines) {
+    if (in_trace) {
+      complaints.back() += "\n" + line;
+      in_trace = line.find("---[ end trace") == std::string::npos;
+    } else {
+      complaints.push_back(line);
+      in_trace = line.find("[ cut here ]") != std::string::npos;
+    }
+  }
+  return complaints;
+}
+
 TEST_P(ReportTest, KernelComplainsOfNothing) {
-  // Each of these words is in a complaint that has its reason.
+  // Words of complaints that have their reason.
   std::vector<std::string_view> known{
       "PCI: Fatal: No config space access function found",  // there is no PCI
       "PCI: System does not support PCI",
-      "ACPI: MPS support code is not built-in",             // acpi=off on a kernel that needs ACPI for its APICs
+      "ACPI: MPS support code is not built-in",  // acpi=off on a kernel that needs ACPI for its APICs
       "smpboot: weird, boot CPU (#0) not listed by the BIOS",
-      "PMU not available due to virtualization",            // where the host lends no PMU
-      "Speculative Return Stack Overflow",                  // news of the host's CPU
-      "Spectre", "RETBleed", "MDS", "TAA", "MMIO Stale Data", "GDS", "VMSCAPE", "TSA",
-  };
-  const bool in_lab = std::getenv("MARTLET_LAB") != nullptr;
-  bool in_trace = false;
-  for (const auto& complaint : report().complaints()) {
+      "PMU not available due to virtualization",
+      "amd_pstate: the _CPC object is not present",  // frequency is the host's affair
+      // News of the host's CPU.
+      "Speculative Return Stack Overflow", "Spectre", "RETBleed", "MDS", "TAA", "MMIO Stale Data", "GDS", "VMSCAPE", "TSA"};
+  if (std::getenv("MARTLET_LAB") != nullptr) {
     // The lab's software CPU (QEMU 7.2) does not intercept XSETBV, so its KVM never learns which parts of
-    // XSAVE are enabled. A guest under QEMU and KVM complains of the same there.
-    in_trace = in_trace || (in_lab && complaint.find("[ cut here ]") != std::string::npos);
-    const bool expected =
-        std::ranges::any_of(known, [&](std::string_view words) { return complaint.find(words) != std::string::npos; });
-    if (in_trace) {
-      EXPECT_THAT(complaint, ::testing::Not(HasSubstr("WARNING: "))) << "a WARNING has text of its own here";
-    } else if (!expected) {
+    // XSAVE are enabled. Guests of QEMU with KVM complain of the same there.
+    known.insert(known.end(), {"XSAVE consistency problem: size", "CPUID[0d, "});
+  }
+  for (const auto& complaint : with_traces_joined(report().complaints())) {
+    if (std::ranges::none_of(known, [&](auto words) { return complaint.find(words) != std::string::npos; })) {
       ADD_FAILURE() << complaint;
     }
-    in_trace = in_trace && complaint.find("[ end trace") == std::string::npos;
   }
 }
 
@@ -236,6 +247,13 @@ TEST_P(ReportTest, AcpiIsWithoutErrors) {
   } else {
     EXPECT_THAT(messages, ::testing::Not(Contains("ACPI: Interpreter enabled")));
   }
+}
+
+TEST_P(ReportTest, DeviceTreeIsHandedOver) {
+  const bool asked = std::ranges::find(guest().more, "--dtb") != guest().more.end();
+  const auto messages = report().messages();
+  EXPECT_EQ(std::ranges::any_of(messages, [](const auto& line) { return line.starts_with("reserve setup_data"); }), asked)
+      << "the kernel found something behind its boot parameters";
 }
 
 std::string name_of_case(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }

@@ -57,8 +57,8 @@ bool read_all(int fd, std::string& into) {
 }
 
 /// What is left of the child's start, between fork and exec: nothing here may allocate.
-[[noreturn]] void become(const Subprocess::Config& config, char* const* arguments, std::array<int, 3> streams,
-                         pid_t parent) {
+[[noreturn]] void become(const Subprocess::Config& config, char* const* arguments, char* const* environment,
+                         std::array<int, 3> streams, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) {
     ::_exit(127);
@@ -82,7 +82,7 @@ bool read_all(int fd, std::string& into) {
   if (!config.directory.empty() && ::chdir(config.directory.c_str()) != 0) {
     ::_exit(127);
   }
-  ::execvp(arguments[0], arguments);
+  ::execvpe(arguments[0], arguments, environment);
   static constexpr std::string_view kComplaint = "cannot execute: ";
   static_cast<void>(!::write(2, kComplaint.data(), kComplaint.size()));
   static_cast<void>(!::write(2, arguments[0], std::strlen(arguments[0])));
@@ -186,20 +186,23 @@ Subprocess::Subprocess(Config config) : config_{std::move(config)} {
     arguments.push_back(argument.data());
   }
   arguments.push_back(nullptr);
+  std::vector<std::string> added;
+  for (const auto& [name, value] : config_.environment) {
+    added.push_back(name + "=" + value);
+  }
+  std::vector<char*> environment;
+  for (auto& variable : added) {  // first, so that they win
+    environment.push_back(variable.data());
+  }
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    environment.push_back(*variable);
+  }
+  environment.push_back(nullptr);
   const pid_t parent = ::getpid();
   end_ = std::chrono::steady_clock::now() + config_.deadline;
-  std::vector<std::string> before;  // not the child's affair: setenv() allocates
-  for (const auto& [name, value] : config_.environment) {
-    const char* const old = std::getenv(name.c_str());
-    before.emplace_back(old != nullptr ? old : "");
-    ::setenv(name.c_str(), value.c_str(), 1);
-  }
   pid_ = ::fork();
   if (pid_ == 0) {
-    become(config_, arguments.data(), {streams[0].get(), streams[1].get(), streams[2].get()}, parent);
-  }
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    ::setenv(config_.environment[i].first.c_str(), before[i].c_str(), 1);
+    become(config_, arguments.data(), environment.data(), {streams[0].get(), streams[1].get(), streams[2].get()}, parent);
   }
   check(pid_, "fork");
   pidfd_ = Fd{check(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)), "pidfd_open")};
@@ -226,11 +229,10 @@ void Subprocess::pump() {
   if (to_type_.empty() && input_ends_) {
     in_ = {};
   }
-  const auto events = [](bool wanted, int which) { return static_cast<short>(wanted ? which : 0); };
   std::array<pollfd, 4> polled{{{.fd = pidfd_.get(), .events = POLLIN, .revents = 0},
                                 {.fd = out_.get(), .events = POLLIN, .revents = 0},
                                 {.fd = err_.get(), .events = POLLIN, .revents = 0},
-                                {.fd = to_type_.empty() ? -1 : in_.get(), .events = events(true, POLLOUT), .revents = 0}}};
+                                {.fd = to_type_.empty() ? -1 : in_.get(), .events = POLLOUT, .revents = 0}}};
   ::poll(polled.data(), polled.size(), kMilliseconds);
   if (polled[3].revents != 0) {
     // Whoever does not read any more must not end us.

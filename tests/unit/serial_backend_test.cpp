@@ -400,26 +400,23 @@ TEST_F(Serial, AnIdleGuestWakesNobody) {
 
 TEST_F(Serial, HooksFollowABusyPhase) {
   // As the owner does: while busy, KVM keeps the guest's bytes, and drain() fetches them.
-  std::atomic<bool> coalescing = false;
-  std::atomic<int> phases = 0;
-  std::mutex mutex;
+  std::mutex mutex;  // KVM's: its ring and the switch are of one piece
+  bool coalescing = false;
   std::string at_kvm;
+  int phases = 0;
   const auto fetch = [&] {
-    std::string text;
-    {
-      const std::lock_guard lock{mutex};
-      text.swap(at_kvm);
-    }
-    put(text);
+    put(at_kvm);
+    at_kvm.clear();
   };
-  hooks.drain = fetch;
+  hooks.drain = [&] {
+    const std::lock_guard lock{mutex};
+    fetch();
+  };
   hooks.busy = [&](bool busy) {
+    const std::lock_guard lock{mutex};
     coalescing = busy;
-    if (busy) {
-      ++phases;
-    } else {
-      fetch();
-    }
+    phases += busy ? 1 : 0;
+    fetch();
   };
   std::string seen;
   hooks.observe = [&](std::span<const std::byte> bytes) { seen += text_of(bytes); };
@@ -431,17 +428,20 @@ TEST_F(Serial, HooksFollowABusyPhase) {
     if (i % 4096 == 0) {
       std::this_thread::sleep_for(1ms);
     }
+    const std::lock_guard lock{mutex};
     if (coalescing) {
-      const std::lock_guard lock{mutex};
       at_kvm.push_back(text[i]);
     } else {
       backend->put(static_cast<std::byte>(text[i]));
     }
   }
   EXPECT_TRUE(eventually([&] { return std::filesystem::file_size(path) == text.size(); }));
-  EXPECT_GE(phases, 1);
-  EXPECT_TRUE(eventually([&] { return !coalescing; }));
+  EXPECT_TRUE(eventually([&] {
+    const std::lock_guard lock{mutex};
+    return !coalescing;
+  }));
   halt();
+  EXPECT_GE(phases, 1);
   EXPECT_TRUE(seen == text);
 }
 
@@ -512,9 +512,7 @@ TEST_F(Serial, NoInputAtAll) {
   EXPECT_EQ(backend->trouble(), "");
 }
 
-TEST(HostStream, AClosedDescriptorLeadsNowhere) {
-  EXPECT_FALSE(HostStream::shared(9999, HostStream::Direction::In));
-}
+TEST(HostStream, AClosedDescriptorLeadsNowhere) { EXPECT_FALSE(HostStream::shared(9999, HostStream::Direction::In)); }
 
 TEST_F(Serial, ATerminalIsReadEvenWhenTheGuestHangs) {
   Pipe in;
@@ -537,6 +535,16 @@ TEST_F(Serial, ATerminalIsReadEvenWhenTheGuestHangs) {
   device.take();
   EXPECT_TRUE(device.take(SerialBackend::kTypeAheadSize) == text.substr(0, SerialBackend::kTypeAheadSize));
   halt();
+}
+
+TEST_F(Serial, NothingIsReadBeforeTheLoopRuns) {
+  Pipe in;
+  write_all(in.write.get(), "early");
+  bool called = false;
+  hooks.typed = [&](std::span<const std::byte>) { called = true; };
+  make_stdio(in.read.get(), -1);
+  backend->connect(device);
+  EXPECT_FALSE(called) << "whoever is to be told is not ready yet";
 }
 
 TEST_F(Serial, ABreakForgetsWhatWasTypedBefore) {
@@ -640,6 +648,23 @@ TEST_F(SerialSocket, InputOfAClientThatLeftIsDeliveredFirst) {
     device.limit = 16;
   }
   EXPECT_EQ(device.take(5004), pattern(5000) + "next");
+}
+
+TEST_F(SerialSocket, AGuestThatNeverReadsHoldsUpNoClient) {
+  device.limit = 0;
+  make(target);
+  run();
+  auto client = dial();
+  write_all(client.get(), "a few words");
+  client = Fd{};
+  put("for whom it concerns");
+  client = dial();
+  EXPECT_EQ(read_up_to(client.get(), 20), "for whom it concerns");
+  {
+    const std::lock_guard lock{device.mutex};
+    device.limit = 16;
+  }
+  EXPECT_EQ(device.take(11), "a few words");
 }
 
 TEST_F(SerialSocket, AClientThatDoesNotReadLosesTheNewest) {

@@ -183,7 +183,8 @@ TEST_F(Session, IsRestoredByAnExceptionAndByExit) {
 }
 
 TEST_F(Session, IsRestoredByFatalSignals) {
-  for (const int signal : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGSYS, SIGTRAP, SIGHUP, SIGINT, SIGQUIT, SIGTERM}) {
+  for (const int signal :
+       {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGSYS, SIGTRAP, SIGHUP, SIGINT, SIGQUIT, SIGTERM}) {
     start([signal] {
       std::signal(signal, SIG_DFL);
       const RawTerminal terminal{0};

@@ -13,7 +13,20 @@ namespace martlet {
 namespace {
 
 // Linux' names (include/uapi/linux/serial_reg.h), so that the scripts below read like its driver.
-enum Port : std::uint64_t { RX = 0, TX = 0, DLL = 0, IER = 1, DLM = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6, SCR = 7 };
+enum Port : std::uint64_t {
+  RX = 0,
+  TX = 0,
+  DLL = 0,
+  IER = 1,
+  DLM = 1,
+  IIR = 2,
+  FCR = 2,
+  LCR = 3,
+  MCR = 4,
+  LSR = 5,
+  MSR = 6,
+  SCR = 7
+};
 constexpr unsigned kNoInt = 0x01, kRls = 0x06, kRda = 0x04, kTimeout = 0x0c, kThre = 0x02, kMs = 0x00;
 constexpr unsigned kIdMask = 0x0f;
 constexpr unsigned kIerRdi = 1, kIerThri = 2, kIerRlsi = 4, kIerMsi = 8;
@@ -42,7 +55,7 @@ struct Uart : ::testing::Test {
   }
   /// How often the line rose since the last look.
   std::uint64_t edges() { return drain_counter(irq.fd()); }
-  unsigned id() { return in(IIR) & kIdMask; }
+  unsigned id() { return in(IIR)&kIdMask; }
   std::size_t receive(std::string_view text) { return uart.receive(bytes_of(text)); }
   /// As after Linux' open(): FIFO with trigger 8, receive interrupts, DTR, RTS, OUT2.
   void open() {
@@ -55,7 +68,7 @@ struct Uart : ::testing::Test {
   }
   std::string read_all() {
     std::string text;
-    while ((in(LSR) & kLsrDr) != 0) {
+    while ((in(LSR)&kLsrDr) != 0) {
       text.push_back(static_cast<char>(in(RX)));
     }
     return text;
@@ -68,13 +81,13 @@ struct Uart : ::testing::Test {
 
 TEST_F(Uart, IsA16550AToLinuxAutoconfig) {
   out(IER, 0);
-  EXPECT_EQ(in(IER) & 0x0f, 0U);
+  EXPECT_EQ(in(IER)&0x0f, 0U);
   out(IER, 0x0f);
   EXPECT_EQ(in(IER), 0x0fU) << "no UUE bit (Xscale), no upper bits";
   out(IER, 0);
   const auto mcr = in(MCR);
   out(MCR, kMcrLoop | 0x0a);
-  EXPECT_EQ(in(MSR) & 0xf0, 0x90U);
+  EXPECT_EQ(in(MSR)&0xf0, 0x90U);
   out(MCR, mcr);
   out(LCR, 0xbf);
   out(FCR, 0);
@@ -97,7 +110,7 @@ TEST_F(Uart, NeedsNoneOfLinuxWorkarounds) {
   open();
   out(IER, 0);
   EXPECT_NE(in(LSR), 0xffU);
-  EXPECT_EQ(in(LSR) & kLsrEmpty, kLsrEmpty) << "wait_for_xmitr passes at its first look";
+  EXPECT_EQ(in(LSR)&kLsrEmpty, kLsrEmpty) << "wait_for_xmitr passes at its first look";
   // UART_BUG_THRE: enabling THRI must assert again, though IIR was read.
   out(IER, kIerThri);
   EXPECT_EQ(id(), kThre);
@@ -107,7 +120,7 @@ TEST_F(Uart, NeedsNoneOfLinuxWorkarounds) {
   out(IER, 0);
   // UART_BUG_TXEN: the same with OUT2 set and LSR read first.
   out(IER, kIerThri);
-  EXPECT_NE(in(LSR) & 0x40, 0U);
+  EXPECT_NE(in(LSR)&0x40, 0U);
   EXPECT_NE(id(), kNoInt);
   out(IER, 0);
   EXPECT_EQ(id(), kNoInt);
@@ -148,7 +161,7 @@ TEST_F(Uart, PollingConsoleWritesRaiseNothing) {
   open();
   for (const char c : std::string{"printk"}) {
     out(IER, 0);
-    while ((in(LSR) & kLsrEmpty) != kLsrEmpty) {
+    while ((in(LSR)&kLsrEmpty) != kLsrEmpty) {
     }
     out(TX, static_cast<unsigned char>(c));
     out(IER, kIerRdi | kIerRlsi);
@@ -194,7 +207,7 @@ TEST_F(Uart, RefusesWhatDoesNotFitAndAsksAgainWhenEmpty) {
   EXPECT_EQ(receive("ghij"), 4U);
   EXPECT_EQ(read_all(), "ghij");
   EXPECT_EQ(host.rooms, 1) << "nobody waits";
-  EXPECT_EQ(in(LSR) & kLsrOe, 0U);
+  EXPECT_EQ(in(LSR)&kLsrOe, 0U);
 }
 
 TEST_F(Uart, HoldsOneByteWithoutFifo) {
@@ -299,10 +312,10 @@ TEST_F(Uart, LoopsBack) {
   }
   EXPECT_EQ(host.sent, "");
   EXPECT_EQ(receive("x"), 0U) << "the receiver is off the line";
-  EXPECT_NE(in(LSR) & kLsrOe, 0U);
+  EXPECT_NE(in(LSR)&kLsrOe, 0U);
   EXPECT_EQ(read_all(), "abcdefghijklmnop");
   out(LCR, 0x43);
-  EXPECT_NE(in(LSR) & kLsrBi, 0U);
+  EXPECT_NE(in(LSR)&kLsrBi, 0U);
   uart.receive_break();
   EXPECT_EQ(uart.state().count, 1U);
   EXPECT_EQ(host.rooms, 0);

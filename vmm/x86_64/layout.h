@@ -25,7 +25,8 @@ inline constexpr GuestRange kCommandLine{GuestAddr{0x20000}, 0x10000};
 inline constexpr GuestRange kEbda{GuestAddr{0x9fc00}, 0x400};             // MP floating pointer structure
 inline constexpr GuestRange kVgaHole{GuestAddr{0xa0000}, 0x40000};        // absent video and option ROMs
 inline constexpr GuestRange kRsdp{GuestAddr{0xe0000}, 0x1000};            // ACPI root pointer, where BIOSes put it
-inline constexpr GuestRange kMpTable{GuestAddr{0xf0000}, 0x10000};        // MP configuration table
+inline constexpr GuestRange kMpTable{GuestAddr{0xf0000}, 0xfff0};         // MP configuration table
+inline constexpr GuestRange kResetVector{GuestAddr{0xffff0}, 0x10};       // where a jump "to the BIOS" lands
 
 inline constexpr GuestAddr kHighMemory{1 * kMiB};
 
@@ -50,7 +51,7 @@ inline constexpr PortRange kI8042Command{0x64, 1};
 inline constexpr PortRange kRtc{0x70, 2};
 inline constexpr PortRange kIsaDebugExit{0xf4, 4};
 inline constexpr PortRange kCom1{0x3f8, 8};
-inline constexpr PortRange kExitPort{0x500, 1};    // a byte written here is the VM's exit code
+inline constexpr PortRange kExitPort{0x500, 4};    // the low byte written here is the VM's exit code
 inline constexpr PortRange kPvpanic{0x505, 1};     // QEMU's customary port for pvpanic
 inline constexpr PortRange kAcpiSleep{0x600, 2};   // sleep control, sleep status
 inline constexpr PortRange kAcpiReset{0x602, 1};
@@ -78,7 +79,7 @@ constexpr GuestRange as_range(PortRange ports) { return {GuestAddr{ports.start},
 }  // namespace detail
 
 static_assert(detail::disjoint(std::array{kGdt, kPvhStartInfo, kZeroPage, kPageTables, kBootStack, kCommandLine, kEbda,
-                                          kVgaHole, kRsdp, kMpTable, kMmioHole}));
+                                          kVgaHole, kRsdp, kMpTable, kResetVector, kMmioHole}));
 static_assert(detail::disjoint(std::array{kPciMmio32, kPciEcam, kVirtioMmio, kIoApic, kLocalApic, kKvmIdentityMap,
                                           kKvmTss}));
 static_assert(kMmioHole.contains(kPciMmio32) && kMmioHole.contains(kPciEcam) && kMmioHole.contains(kVirtioMmio) &&

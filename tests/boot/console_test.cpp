@@ -1,0 +1,88 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+
+#include <string>
+
+#include "tests/boot/guest.h"
+#include "tests/boot/report.h"
+
+namespace martlet::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr std::string_view kPrompt = "martlet-guest:/# ";
+
+// The kernel's own messages too, by turns of status and transmit port; then lines through the tty's interrupts.
+TEST(Console, LosesNoLine) {
+  constexpr int kLines = 2000;
+  const auto ended = boot({.append = fmt::format("martlet.test=lines={}", kLines)});
+  ASSERT_EQ(ended.outcome.exit_code, 0) << ended;
+  std::string expected;
+  for (int i = 1; i <= kLines; ++i) {
+    expected += fmt::format("line {} of {}\n", i, kLines);
+  }
+  EXPECT_THAT(ended.outcome.out, HasSubstr(expected));
+  EXPECT_THAT(ended.outcome.out, HasSubstr("Run /init as init process"));
+  const auto exits = exits_of(ended.outcome.err, "uart");
+  ASSERT_TRUE(exits) << ended.outcome.err;
+  EXPECT_LT(static_cast<double>(*exits), 2.2 * static_cast<double>(ended.outcome.out.size()));
+}
+
+TEST(Console, ShellOnAPipe) {
+  RunningGuest running{{.append = "quiet"}, {.input = Subprocess::Input::Pipe}};
+  auto& shell = running.process();
+  ASSERT_TRUE(shell.wait_for(kPrompt)) << running.wait();
+  shell.type("echo $((6*7))\n");
+  EXPECT_TRUE(shell.wait_for("\n42\r\n"));
+  shell.type("exit\n");
+  shell.end_input();
+  const auto ended = running.wait();
+  EXPECT_EQ(ended.outcome.exit_code, 0) << ended;
+  EXPECT_EQ(ended.verdict["verdict"], "power-off");
+}
+
+// All at once and before anybody reads it: more than the UART's FIFO holds.
+TEST(Console, CommandsTypedAhead) {
+  RunningGuest running{{.append = "quiet"}, {.input = Subprocess::Input::Pipe}};
+  auto& shell = running.process();
+  ASSERT_TRUE(shell.wait_for(kPrompt)) << running.wait();
+  std::string commands;
+  for (int i = 0; i < 20; ++i) {
+    commands += fmt::format("echo $(({} * 1001))\n", i);
+  }
+  shell.type(commands + "poweroff -f\n");
+  shell.end_input();
+  const auto ended = running.wait();
+  EXPECT_EQ(ended.outcome.exit_code, 0) << ended;
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_THAT(ended.outcome.out, HasSubstr(fmt::format("\n{}\n", i * 1001)));
+  }
+}
+
+TEST(Console, ShellOnATerminal) {
+  Terminal terminal;
+  const auto before = terminal.settings();
+  RunningGuest running{{.append = "quiet"},
+                       {.input = Subprocess::Input::Terminal, .output = Subprocess::Output::Terminal, .terminal = &terminal}};
+  auto& shell = running.process();
+  ASSERT_TRUE(shell.wait_for(kPrompt)) << running.wait();
+  EXPECT_TRUE(terminal.is_raw());
+  shell.type("echo $((6*7))\r");
+  EXPECT_TRUE(shell.wait_for("\n42\r\n"));
+  shell.type("echo $((6*8)); sleep 1000\r");
+  EXPECT_TRUE(shell.wait_for("\n48\r\n"));
+  shell.type("\x03");  // Ctrl-C is the guest's, not ours
+  EXPECT_TRUE(shell.wait_for(kPrompt));
+  shell.type("\x01x");
+  const auto ended = running.wait();
+  EXPECT_EQ(ended.outcome.exit_code, 0) << ended;
+  EXPECT_EQ(ended.verdict["verdict"], "quit");
+  EXPECT_TRUE(same_settings(terminal.settings(), before));
+}
+
+}  // namespace
+}  // namespace martlet::test

@@ -1,0 +1,140 @@
+// What the VMM does not do: wake up for an idle guest, make system calls of its own for a busy one.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <sstream>
+
+#include "tests/kvm/martlet.h"
+
+namespace martlet::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// How often the threads of a process gave up the CPU of their own accord: once per wake-up.
+struct Activity {
+  std::uint64_t switches = 0;
+  std::uint64_t threads = 0;
+  std::string detail;
+
+  bool operator==(const Activity& other) const { return switches == other.switches && threads == other.threads; }
+};
+
+Activity activity_of(pid_t pid) {
+  Activity activity;
+  for (const auto& task : std::filesystem::directory_iterator{"/proc/" + std::to_string(pid) + "/task"}) {
+    std::istringstream status{read_file(task.path() / "status")};
+    std::string name;
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("Name:")) {
+        name = line.substr(6);
+      } else if (line.starts_with("voluntary_ctxt_switches:")) {
+        const auto count = std::stoull(line.substr(line.find(':') + 1));
+        activity.switches += count;
+        activity.detail += name + " " + std::to_string(count) + "\n";
+      }
+    }
+    ++activity.threads;
+  }
+  return activity;
+}
+
+/// The guest is asleep and has been for a while: then nobody of the VMM wakes up any more.
+void expect_no_wake_ups(Subprocess& vmm) {
+  const auto pause = [&vmm](std::chrono::milliseconds time) {
+    const auto end = std::chrono::steady_clock::now() + time;
+    return vmm.wait_until([end] { return std::chrono::steady_clock::now() >= end; });
+  };
+  Activity before = activity_of(vmm.pid());
+  for (Activity now; !(now == before); std::swap(now, before)) {  // it has not settled yet
+    ASSERT_TRUE(pause(300ms)) << vmm.wait();
+    now = activity_of(vmm.pid());
+  }
+  before = activity_of(vmm.pid());
+  ASSERT_TRUE(pause(3s)) << vmm.wait();
+  const auto after = activity_of(vmm.pid());
+  EXPECT_EQ(after.switches, before.switches) << "before:\n" << before.detail << "after:\n" << after.detail;
+  EXPECT_EQ(after.threads, before.threads);
+}
+
+TEST(Idle, AGuestInHltWakesNobody) {
+  Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=never", .options = {"-c", "2"}})}};
+  ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
+  expect_no_wake_ups(vmm);
+}
+
+TEST(Idle, NorDoesInputThatIsOver) {
+  Subprocess vmm{{.command = martlet_command({.name = "echo", .append = "by=interrupt"}), .input = Subprocess::Input::Pipe}};
+  vmm.end_input();
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  expect_no_wake_ups(vmm);
+}
+
+TEST(Idle, NorInputThatTheGuestDoesNotTake) {
+  Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=never"}), .input = Subprocess::Input::Pipe}};
+  vmm.type("nobody reads this");
+  ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
+  expect_no_wake_ups(vmm);
+}
+
+TEST(Idle, NorOutputThatNobodyTakes) {
+  Subprocess vmm{{.command = martlet_command({.name = "flood", .append = "by=write then=halt"}),
+                  .output = Subprocess::Output::Unread}};
+  expect_no_wake_ups(vmm);
+}
+
+TEST(Idle, NorATimeoutThatIsFarAway) {
+  Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=never", .options = {"--timeout", "1h"}})}};
+  ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
+  expect_no_wake_ups(vmm);
+}
+
+/// System calls by name, over the whole life of a VM whose guest makes so many exits.
+std::map<std::string, std::uint64_t> system_calls(int exits) {
+  const TempDir directory;
+  const auto table = directory.file("calls");
+  auto command = martlet_command({.name = "knock", .append = "times=" + std::to_string(exits)});
+  command.insert(command.begin(), {"strace", "-f", "-c", "-U", "calls,name", "-o", table});
+  // A leak checker cannot work while strace looks on.
+  const auto guest = run({.command = command, .environment = {{"ASAN_OPTIONS", "detect_leaks=0"}}});
+  EXPECT_EQ(guest.exit_code, 0) << "is strace installed, and may it trace? " << guest;
+  std::map<std::string, std::uint64_t> calls;
+  std::istringstream lines{read_file(table)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words{line};
+    std::uint64_t count = 0;
+    std::string name;
+    if (words >> count >> name && name != "total") {
+      calls[name] = count;
+    }
+  }
+  return calls;
+}
+
+TEST(SystemCalls, AreKvmRunAndNothingElsePerExit) {
+  constexpr int kFew = 100;
+  constexpr int kMany = 4100;
+  auto few = system_calls(kFew);
+  auto many = system_calls(kMany);
+  ASSERT_GT(few["ioctl"], std::uint64_t{kFew});
+  const auto more = many["ioctl"] - few["ioctl"];
+  EXPECT_GE(more, std::uint64_t{kMany - kFew});
+  EXPECT_LE(more, std::uint64_t{kMany - kFew + 40});
+  std::uint64_t others_few = 0;
+  std::uint64_t others_many = 0;
+  for (const auto& [name, count] : few) {
+    others_few += name == "ioctl" ? 0 : count;
+  }
+  for (const auto& [name, count] : many) {
+    others_many += name == "ioctl" ? 0 : count;
+  }
+  EXPECT_LE(others_many, others_few + 20) << testing::PrintToString(few) << "\n" << testing::PrintToString(many);
+}
+
+}  // namespace
+}  // namespace martlet::test
