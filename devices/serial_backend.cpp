@@ -109,6 +109,10 @@ void SerialBackend::tick() {
     hooks_.drain();
   }
   if (collect()) {
+    quiet_ticks_ = 0;
+    return;
+  }
+  if (pouring_ && ++quiet_ticks_ < kQuietTicks) {
     return;
   }
   {

@@ -36,7 +36,9 @@ class SerialBackend final : public SerialHost {
   static constexpr std::size_t kTypeAheadSize = 4U << 10U;
   static constexpr auto kTick = std::chrono::milliseconds{5};
   /// From so many bytes a tick on, output pours: more than anybody types.
-  static constexpr std::size_t kPouring = 64;
+  static constexpr std::size_t kPouring = 16;
+  /// After so many ticks without any it has stopped: a kernel that boots pauses between its lines.
+  static constexpr int kQuietTicks = 20;
 
   /// Any may be empty. Called on the loop's thread.
   struct Hooks {
@@ -125,6 +127,7 @@ class SerialBackend final : public SerialHost {
   bool output_watched_ = false;
   bool ticking_ = false;
   bool pouring_ = false;
+  int quiet_ticks_ = 0;  // in a row, while pouring_
   bool job_controlled_ = false;  // the input may be our controlling terminal
 };
 
