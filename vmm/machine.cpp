@@ -118,6 +118,8 @@ void Machine::attach_devices() {
   ports(layout::kAcpiEvents, "acpi events", acpi_events_);
   vm_.connect(uart_irq_, layout::kCom1Irq);
   vm_.connect(ged_irq_, layout::kGedIrq);
+  buses_.ports.freeze();
+  buses_.mmio.freeze();
 }
 
 void Machine::create_cpus(std::uint32_t count) {
@@ -172,7 +174,10 @@ Ending Machine::run() {
 
   auto ending = *stop_.ending();
   using Kind = Ending::Kind;
-  if (console_watch_.panic() && (ending.kind == Kind::Reset || ending.kind == Kind::PowerOff || ending.kind == Kind::Panic)) {
+  // What became of a kernel after its panic matters less than the panic.
+  const bool after_panic = ending.kind == Kind::Reset || ending.kind == Kind::PowerOff || ending.kind == Kind::Timeout ||
+                           ending.kind == Kind::Panic;
+  if (console_watch_.panic() && after_panic) {
     ending.kind = Kind::Panic;
     ending.detail = *console_watch_.panic();
   }

@@ -85,7 +85,7 @@ class Machine {
   IsaDebugExit isa_debug_exit_{stop_};
   PvPanic pvpanic_{stop_};
 
-  Buses buses_;  // frozen by the constructor
+  Buses buses_;  // frozen by attach_devices()
   std::unique_ptr<CoalescedWrites> coalesced_;
   std::vector<std::unique_ptr<Cpu>> cpus_;
   std::size_t unread_ = 0;

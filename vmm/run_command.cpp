@@ -25,8 +25,10 @@
 namespace martlet {
 namespace {
 
-/// A line of ours on stderr; \r, because the terminal may be raw.
-void say(std::string_view text) { fmt::print(stderr, "martlet: {}\r\n", text); }
+/// A line of ours on stderr. A terminal may be raw now, and needs its \r.
+void say(std::string_view text) {
+  fmt::print(stderr, "martlet: {}{}\n", text, ::isatty(STDERR_FILENO) == 1 ? "\r" : "");
+}
 
 void print_statistics(Machine& machine, const StartClock& clock) {
   for (const auto& phase : clock.phases()) {

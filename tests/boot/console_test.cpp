@@ -1,7 +1,6 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <fmt/format.h>
 
 #include <string>
 
@@ -66,8 +65,9 @@ TEST(Console, CommandsTypedAhead) {
 TEST(Console, ShellOnATerminal) {
   Terminal terminal;
   const auto before = terminal.settings();
-  RunningGuest running{{.append = "quiet"},
-                       {.input = Subprocess::Input::Terminal, .output = Subprocess::Output::Terminal, .terminal = &terminal}};
+  RunningGuest running{
+      {.append = "quiet"},
+      {.input = Subprocess::Input::Terminal, .output = Subprocess::Output::Terminal, .terminal = &terminal}};
   auto& shell = running.process();
   ASSERT_TRUE(shell.wait_for(kPrompt)) << running.wait();
   EXPECT_TRUE(terminal.is_raw());

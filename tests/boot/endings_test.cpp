@@ -61,7 +61,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"PanicWithoutConsole", guest("console= martlet.test=panic martlet.pvpanic"), 126, "panic", "pvpanic"},
         // A kernel told to stay where it panicked never resets.
         Case{"PanicForEver", guest("panic=0 martlet.test=panic"), 126, "panic", "sysrq triggered crash"},
-        Case{"InitExits", guest("martlet.test=exit", "full-6.1"), 126, "panic", "Attempted to kill init! exitcode=0x00000300"},
+        Case{"InitExits", guest("martlet.test=exit", "full-6.1"), 126, "panic",
+             "Attempted to kill init! exitcode=0x00000300"},
         Case{"NoRoot", {.append = "quiet", .with_root = false}, 126, "panic", "Unable to mount root fs"},
         Case{"ExitPort", guest("martlet.test=exitport=42"), 42, "guest-exit"},
         Case{"IsaDebugExit", guest("martlet.test=debugexit=16"), 33, "guest-exit"},

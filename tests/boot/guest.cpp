@@ -11,7 +11,9 @@ namespace {
 constexpr std::chrono::seconds kVmLimit{150};
 constexpr std::chrono::seconds kProcessLimit{180};
 
-bool has_option(const Guest& guest, std::string_view name) { return std::ranges::find(guest.more, name) != guest.more.end(); }
+bool has_option(const Guest& guest, std::string_view name) {
+  return std::ranges::find(guest.more, name) != guest.more.end();
+}
 
 }  // namespace
 

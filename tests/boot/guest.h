@@ -15,8 +15,8 @@ namespace martlet::test {
 /// What to boot: one of the guests that tests/boot/prepare-guests lays out.
 struct Guest {
   std::string kernel = "cloud-6.1";
-  std::string image = "vmlinuz";    ///< or "vmlinux": the ELF file inside it
-  std::string append{};             ///< after "martlet.test=WORD", which decides what the guest does
+  std::string image = "vmlinuz";  ///< or "vmlinux": the ELF file inside it
+  std::string append{};           ///< after "martlet.test=WORD", which decides what the guest does
   std::uint32_t cpus = 1;
   std::uint32_t memory_mib = 512;
   std::vector<std::string> more{};  ///< more options of martlet's

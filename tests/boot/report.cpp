@@ -30,7 +30,8 @@ std::optional<Message> parse_message(const std::string& line) {
     return std::nullopt;
   }
   const auto stamp_end = line.find("] ", level_end);
-  return Message{.level = priority, .text = line.substr(stamp_end == std::string::npos ? level_end + 1 : stamp_end + 2)};
+  return Message{.level = priority,
+                 .text = line.substr(stamp_end == std::string::npos ? level_end + 1 : stamp_end + 2)};
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ void write_file(const std::string& path, std::string_view content) { std::ofstre
 /// Packs `directory` by cpio(1).
 std::string packed(const TempDir& into, const std::string& directory, const std::string& name) {
   const auto file = into.file(name);
-  const auto outcome = run({.command = {"sh", "-c", "cd \"$0\" && find . | cpio --quiet -o -H newc -R 0:0 > \"$1\"", directory,
-                                        file}});
+  const auto outcome =
+      run({.command = {"sh", "-c", "cd \"$0\" && find . | cpio --quiet -o -H newc -R 0:0 > \"$1\"", directory, file}});
   EXPECT_EQ(outcome.exit_code, 0) << outcome;
   return file;
 }
@@ -66,10 +66,11 @@ TEST(Root, DirectoryIsPackedAsItIs) {
   std::filesystem::permissions(tree + "/one", std::filesystem::perms{04751});
   std::filesystem::create_hard_link(tree + "/one", tree + "/same");
   std::filesystem::create_symlink("one", tree + "/link");
-  write_file(tree + "/script",
-             "echo one $(stat -c '%a %h %s' /one) link $(readlink /link) empty $(stat -c %s /empty) big $(wc -c </big)\n"
-             "[ $(stat -c %i /one) = $(stat -c %i /same) ] && echo one inode\n"
-             "exit 22");
+  write_file(
+      tree + "/script",
+      "echo one $(stat -c '%a %h %s' /one) link $(readlink /link) empty $(stat -c %s /empty) big $(wc -c </big)\n"
+      "[ $(stat -c %i /one) = $(stat -c %i /same) ] && echo one inode\n"
+      "exit 22");
   const auto ended = boot({.append = "quiet martlet.test=script",
                            .more = {"-i", guest_file(kCloud, "root.cpio"), "--root", tree},
                            .with_root = false});

@@ -82,6 +82,16 @@ TEST(Bus, RefusesOverlapsAndNamesBoth) {
   EXPECT_NO_THROW(bus.insert(std::numeric_limits<std::uint64_t>::max(), 1, "last byte", device));
 }
 
+TEST(Bus, TakesNothingOnceFrozen) {
+  Bus bus;
+  Silent device;
+  bus.insert(0x100, 1, "early", device);
+  bus.freeze();
+  EXPECT_THROW(bus.insert(0x200, 1, "late", device), std::logic_error);
+  Bus::LastHit last;
+  EXPECT_NE(bus.find(0x100, 1, last), nullptr);
+}
+
 TEST(ByteDevice, WideAccessesReachNeighbouringRegistersLowByteFirst) {
   Registers device;
   std::array<std::byte, 4> data{};

@@ -56,6 +56,13 @@ TEST(ConsoleWatch, AQuotationIsNoPanic) {
   EXPECT_EQ(watch.panic(), "with no time stamp");
 }
 
+TEST(ConsoleWatch, AnEndWithoutABeginningIsNoPanic) {
+  ConsoleWatch watch;
+  watch.feed(bytes("---[ end Kernel panic - not syncing: said who? ]---\n"));
+  EXPECT_FALSE(watch.panic_is_over());
+  EXPECT_FALSE(watch.panic());
+}
+
 TEST(ConsoleWatch, EndlessLinesAreCutNotKept) {
   ConsoleWatch watch;
   const std::string noise(1U << 20U, 'x');

@@ -8,6 +8,9 @@
 namespace martlet {
 
 void Bus::insert(std::uint64_t start, std::uint64_t size, std::string_view name, BusDevice& device) {
+  if (frozen_) {
+    throw std::logic_error{fmt::format("{} comes too late: the bus is frozen", name)};
+  }
   if (size == 0 || start + (size - 1) < start) {
     throw std::logic_error{fmt::format("bus range of {} is empty or wraps", name)};
   }

@@ -64,6 +64,9 @@ class Bus {
   /// a mistake in the machine's own recipe: throws std::logic_error that names both devices.
   void insert(std::uint64_t start, std::uint64_t size, std::string_view name, BusDevice& device);
 
+  /// From now on insert() is a mistake, too: vCPUs look things up without a lock.
+  void freeze() noexcept { frozen_ = true; }
+
   /// The entry whose range holds all `length` bytes at `addr`, else null.
   [[nodiscard]] const Entry* find(std::uint64_t addr, std::uint64_t length, LastHit& last) const noexcept;
 
@@ -74,6 +77,7 @@ class Bus {
 
  private:
   std::vector<Entry> entries_;  // ascending
+  bool frozen_ = false;
 };
 
 }  // namespace martlet

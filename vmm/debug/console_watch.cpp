@@ -22,7 +22,7 @@ void ConsoleWatch::look_at(std::string_view line) {
     line.remove_prefix(stamp_end == std::string_view::npos ? 0 : stamp_end + 2);
   }
   if (line.starts_with(kEnd)) {
-    panic_is_over_ = true;
+    panic_is_over_ = panic_.has_value();
   } else if (line.starts_with(kBegin) && !panic_) {
     panic_ = line.substr(kBegin.size());
   }

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <system_error>
 
 #include "vmm/base/error.h"
 #include "vmm/kvm/capabilities.h"
@@ -14,11 +15,13 @@ namespace martlet {
 namespace {
 
 Fd open_kvm(const std::string& path) {
-  try {
-    return open_file(path, O_RDWR);
-  } catch (const HostError& error) {
-    throw HostError{fmt::format("{}{}", error.what(), fix_for_kvm_open(errno))};
+  Fd fd{::open(path.c_str(), O_RDWR | O_CLOEXEC)};
+  if (!fd) {
+    const int error = errno;
+    throw HostError{fmt::format("cannot open {}: {}{}", path, std::generic_category().message(error),
+                                fix_for_kvm_open(error))};
   }
+  return fd;
 }
 
 }  // namespace

@@ -16,7 +16,6 @@ namespace {
 
 // Intel SDM vol. 4.
 enum Msr : std::uint32_t {
-  kTsc = 0x10,
   kMiscEnable = 0x1a0,
   kMtrrDefType = 0x2ff,
 };
@@ -41,7 +40,6 @@ void set_msrs(const Vcpu& vcpu) {
   constexpr std::array kValues = {
       kvm_msr_entry{.index = kMiscEnable, .reserved = 0, .data = kFastStrings},
       kvm_msr_entry{.index = kMtrrDefType, .reserved = 0, .data = kMtrrEnable | kMtrrWriteBack},
-      kvm_msr_entry{.index = kTsc, .reserved = 0, .data = 0},
   };
   KvmTable<kvm_msrs, kvm_msr_entry> table{kValues.size()};
   table.header().nmsrs = kValues.size();
