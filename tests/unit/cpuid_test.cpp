@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 namespace martlet {
@@ -94,6 +95,39 @@ TEST(Cpuid, AmdLeavesAgree) {
   EXPECT_EQ(topology->eax, 3U);
   EXPECT_EQ(topology->ebx & 0xffffU, 3U);
   EXPECT_EQ(topology->ecx & 0x7ffU, 0U);
+}
+
+std::array<std::uint32_t, 4> amd_host(std::uint32_t function, std::uint32_t index) {
+  switch (function) {
+    case 0:
+      return {0x10, 0x68747541, 0, 0};
+    case 0x80000001:
+      return {0, 0, 1U << 22U, 0};
+    case 0x80000005:
+      return {1, 2, 3, 4};
+    case 0x8000001d:
+      return {index < 3 ? 0x121U + index : 0U, 5, 6, 7};
+    default:
+      return {};
+  }
+}
+
+TEST(Cpuid, AmdGuestsSeeTheHostsCaches) {
+  std::vector<kvm_cpuid_entry2> entries{leaf(7, 0, 0, 0, 0, 0xffff'ffff), leaf(0x80000005), leaf(0x8000001d)};
+  mend_amd(entries, amd_host);
+  EXPECT_EQ(find(entries, 0x80000005)->edx, 4U);
+  EXPECT_EQ(find(entries, 0x8000001d, 0)->eax, 0x121U);
+  EXPECT_EQ(find(entries, 0x8000001d, 2)->eax, 0x123U);
+  EXPECT_EQ(find(entries, 0x8000001d, 3)->eax, 0U) << "the end of the list";
+  EXPECT_FALSE(find(entries, 0x8000001d, 4));
+  EXPECT_EQ(find(entries, 7)->edx, ~(1U << 29U)) << "no ARCH_CAPABILITIES";
+}
+
+TEST(Cpuid, IntelGuestsKeepWhatKvmSays) {
+  std::vector<kvm_cpuid_entry2> entries{leaf(7, 0, 0, 0, 0, 0xffff'ffff), leaf(0x80000005)};
+  mend_amd(entries, [](std::uint32_t, std::uint32_t) { return std::array<std::uint32_t, 4>{0, 0x756e6547, 0, 0}; });
+  EXPECT_EQ(entries.size(), 2U);
+  EXPECT_EQ(find(entries, 7)->edx, 0xffff'ffffU);
 }
 
 TEST(Cpuid, IdsAbove255AreX2apicIds) {

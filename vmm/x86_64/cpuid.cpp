@@ -1,6 +1,7 @@
 #include "vmm/x86_64/cpuid.h"
 
 #include <asm/kvm_para.h>
+#include <cpuid.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -17,9 +18,12 @@ enum Leaf : std::uint32_t {
   kMaxBasic = 0x0,
   kFeatures = 0x1,
   kIntelCaches = 0x4,
+  kExtendedFeatures = 0x7,
   kTopology = 0xb,
   kTopologyV2 = 0x1f,
   kKvmFeatures = KVM_CPUID_FEATURES,
+  kAmdFeatures = 0x80000001,
+  kAmdL1 = 0x80000005,
   kAmdSizes = 0x80000008,
   kAmdCaches = 0x8000001d,
   kAmdTopology = 0x8000001e,
@@ -28,7 +32,14 @@ enum Leaf : std::uint32_t {
 constexpr std::uint32_t kHyperThreading = 1U << 28U;  // leaf 1 EDX: more than one logical CPU in the package
 constexpr std::uint32_t kTscDeadline = 1U << 24U;     // leaf 1 ECX
 constexpr std::uint32_t kHypervisor = 1U << 31U;      // leaf 1 ECX
+constexpr std::uint32_t kCacheType = 0x1f;            // leaves 4 and 0x8000001D EAX: 0 ends the list
 constexpr std::uint32_t kMaxXapicId = 254;
+
+std::array<std::uint32_t, 4> host_cpuid(std::uint32_t leaf, std::uint32_t index) {
+  std::array<std::uint32_t, 4> reg{};
+  __get_cpuid_count(leaf, index, &reg[0], &reg[1], &reg[2], &reg[3]);  // zeroes where there is no such leaf
+  return reg;
+}
 
 /// `value` in bits [low, low + width) of `reg`, as large as fits.
 constexpr void put(std::uint32_t& reg, unsigned low, unsigned width, std::uint32_t value) {
@@ -67,13 +78,44 @@ void add_topology(std::vector<kvm_cpuid_entry2>& entries, Leaf leaf, const Cpuid
 
 }  // namespace
 
+void mend_amd(std::vector<kvm_cpuid_entry2>& entries, HostCpuid host) {
+  constexpr std::uint32_t kAuthenticAmd = 0x68747541;       // "Auth", leaf 0 EBX
+  constexpr std::uint32_t kHygonGenuine = 0x6f677948;       // "Hygo"
+  constexpr std::uint32_t kArchCapabilities = 1U << 29U;    // leaf 7 EDX
+  constexpr std::uint32_t kTopologyExtensions = 1U << 22U;  // leaf 0x80000001 ECX: leaf 0x8000001D is there
+  constexpr std::uint32_t kMostCaches = 8;
+  const auto vendor = host(kMaxBasic, 0)[1];
+  if (vendor != kAuthenticAmd && vendor != kHygonGenuine) {
+    return;
+  }
+  std::erase_if(entries, [](const auto& entry) { return entry.function == kAmdL1 || entry.function == kAmdCaches; });
+  for (auto& entry : entries) {
+    if (entry.function == kExtendedFeatures && entry.index == 0) {
+      entry.edx &= ~kArchCapabilities;
+    }
+  }
+  const auto add = [&](Leaf leaf, std::uint32_t index, std::uint32_t flags) {
+    const auto [eax, ebx, ecx, edx] = host(leaf, index);
+    entries.push_back({.function = leaf, .index = index, .flags = flags, .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx,
+                       .padding = {}});
+    return (eax & kCacheType) != 0;
+  };
+  add(kAmdL1, 0, 0);
+  if ((host(kAmdFeatures, 0)[2] & kTopologyExtensions) != 0) {
+    for (std::uint32_t index = 0; index < kMostCaches && add(kAmdCaches, index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX); ++index) {
+    }
+  }
+}
+
 std::vector<kvm_cpuid_entry2> supported_cpuid(const KvmSystem& system) {
   for (std::uint32_t room = 256; room <= 65536; room *= 2) {
     KvmTable<kvm_cpuid2, kvm_cpuid_entry2> table{room};
     table.header().nent = room;
     if (::ioctl(system.fd(), KVM_GET_SUPPORTED_CPUID, &table.header()) == 0) {
-      const auto entries = table.entries().first(table.header().nent);
-      return {entries.begin(), entries.end()};
+      const auto found = table.entries().first(table.header().nent);
+      std::vector<kvm_cpuid_entry2> entries{found.begin(), found.end()};
+      mend_amd(entries, host_cpuid);
+      return entries;
     }
     if (errno != E2BIG) {
       break;
@@ -98,7 +140,7 @@ std::vector<kvm_cpuid_entry2> make_cpuid(std::span<const kvm_cpuid_entry2> suppo
         entry.ecx = (request.tsc_deadline ? entry.ecx | kTscDeadline : entry.ecx & ~kTscDeadline) | kHypervisor;
         break;
       case kIntelCaches:
-        if ((entry.eax & 0x1fU) != 0) {  // not the leaf that ends the list
+        if ((entry.eax & kCacheType) != 0) {
           share_caches(entry, request.cpus);
           put(entry.eax, 26, 6, (1U << id_width(request.cpus)) - 1);
         }
@@ -120,7 +162,7 @@ std::vector<kvm_cpuid_entry2> make_cpuid(std::span<const kvm_cpuid_entry2> suppo
         put(entry.ecx, 12, 4, id_width(request.cpus));
         break;
       case kAmdCaches:
-        if ((entry.eax & 0x1fU) != 0) {
+        if ((entry.eax & kCacheType) != 0) {
           share_caches(entry, request.cpus);
         }
         break;

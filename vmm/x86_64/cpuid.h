@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -9,8 +10,15 @@
 
 namespace martlet {
 
-/// KVM_GET_SUPPORTED_CPUID: all that this host's KVM can give a guest.
+/// KVM_GET_SUPPORTED_CPUID: all that this host's KVM can give a guest; on AMD mended by mend_amd().
 [[nodiscard]] std::vector<kvm_cpuid_entry2> supported_cpuid(const KvmSystem& system);
+
+/// The CPUID instruction on this host: EAX, EBX, ECX, EDX of a leaf.
+using HostCpuid = std::array<std::uint32_t, 4> (*)(std::uint32_t leaf, std::uint32_t index);
+
+/// On an AMD or Hygon CPU: adds the cache leaves that KVM leaves empty (0x80000005, 0x8000001D), without
+/// which Linux sees no caches, and takes away ARCH_CAPABILITIES, which KVM emulates and no such CPU has.
+void mend_amd(std::vector<kvm_cpuid_entry2>& entries, HostCpuid host);
 
 /// What one vCPU is told.
 struct CpuidRequest {
