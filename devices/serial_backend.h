@@ -35,7 +35,7 @@ class SerialBackend final : public SerialHost {
   static constexpr std::size_t kBacklogSize = 256U << 10U;
   static constexpr std::size_t kTypeAheadSize = 4U << 10U;
   static constexpr auto kTick = std::chrono::milliseconds{5};
-  /// From so many bytes a tick on, output pours: more than anybody types.
+  /// From so many bytes a tick on, output pours: more than the echo of a key, less than a slow guest prints.
   static constexpr std::size_t kPouring = 16;
   /// After so many ticks without any it has stopped: a kernel that boots pauses between its lines.
   static constexpr int kQuietTicks = 20;

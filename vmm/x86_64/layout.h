@@ -46,7 +46,6 @@ struct PortRange {
   std::uint16_t start;
   std::uint16_t size;
 };
-inline constexpr PortRange kI8042Data{0x60, 1};
 inline constexpr PortRange kI8042Command{0x64, 1};
 inline constexpr PortRange kRtc{0x70, 2};
 inline constexpr PortRange kIsaDebugExit{0xf4, 4};
@@ -85,7 +84,7 @@ static_assert(detail::disjoint(std::array{kPciMmio32, kPciEcam, kVirtioMmio, kIo
 static_assert(kMmioHole.contains(kPciMmio32) && kMmioHole.contains(kPciEcam) && kMmioHole.contains(kVirtioMmio) &&
               kMmioHole.contains(kIoApic) && kMmioHole.contains(kLocalApic) && kMmioHole.contains(kKvmIdentityMap) &&
               kMmioHole.contains(kKvmTss));
-static_assert(detail::disjoint(std::array{detail::as_range(kI8042Data), detail::as_range(kI8042Command),
+static_assert(detail::disjoint(std::array{detail::as_range(kI8042Command),
                                           detail::as_range(kRtc), detail::as_range(kIsaDebugExit),
                                           detail::as_range(kCom1), detail::as_range(kExitPort),
                                           detail::as_range(kPvpanic), detail::as_range(kAcpiSleep),
