@@ -18,6 +18,7 @@ struct Cpu {
   u32 apic_id;
   u32 topology_id;  // CPUID leaf 0xb, EDX
   u32 initial_id;   // CPUID leaf 1
+  volatile bool ready;  // an APIC that is not enabled yet would drop what is sent to it
   volatile u32 pings;
 };
 Cpu cpus[kMostCpus];
@@ -42,6 +43,7 @@ void introduce() {
   cpu.apic_id = LocalApic::id();
   cpu.topology_id = cpuid(0xb).edx;
   cpu.initial_id = cpuid(1).ebx >> 24U;
+  cpu.ready = true;
 }
 
 void on_ping(Frame& /*frame*/) {
@@ -88,6 +90,9 @@ int guest_main(const HvmStartInfo& info) {
     if (listed.ids[i] != boot_cpu && !start_cpu(listed.ids[i], ap_main)) {
       print("FAILED: CPU ", listed.ids[i], " does not start\n");
       return 1;
+    }
+    while (listed.ids[i] != boot_cpu && !cpus[i].ready) {
+      pause();
     }
   }
 
