@@ -80,8 +80,8 @@ TEST(GuestMemory, AMemfdHoldsAllRegionsOneAfterTheOther) {
 
 TEST(GuestMemory, HugePagesThatAreNotThereAreNamed) {
   try {
-    const GuestMemory memory{ram_ranges(1024 * kGiB), GuestMemory::Backing::HugeTlb};
-    FAIL() << "a terabyte of huge pages?";
+    const GuestMemory memory{ram_ranges(64 * kGiB), GuestMemory::Backing::HugeTlb};
+    FAIL() << "64 GiB of huge pages?";
   } catch (const HostError& error) {
     EXPECT_NE(std::string{error.what()}.find("huge pages"), std::string::npos) << error.what();
   }
