@@ -31,10 +31,10 @@ constexpr int kRounds = 41;
 
 /// Real-mode code that accesses the device for ever.
 using Code = std::array<std::uint8_t, 8>;
-constexpr Code kOut = {0xe6, kPort, 0xeb, 0xfc};                          // out 0x10, al; jmp
-constexpr Code kIn = {0xe4, kPort, 0xeb, 0xfc};                           // in al, 0x10; jmp
-constexpr Code kStore = {0x67, 0xc6, 0x03, 0x2a, 0xeb, 0xfa};             // mov byte [ebx], 42; jmp
-constexpr std::uint32_t kMmioAddress = 0x80000;                           // EBX: past the RAM we map
+constexpr Code kOut = {0xe6, kPort, 0xeb, 0xfc};               // out 0x10, al; jmp
+constexpr Code kIn = {0xe4, kPort, 0xeb, 0xfc};                // in al, 0x10; jmp
+constexpr Code kStore = {0x67, 0xc6, 0x03, 0x2a, 0xeb, 0xfa};  // mov byte [ebx], 42; jmp
+constexpr std::uint32_t kMmioAddress = 0x80000;                // EBX: past the RAM we map
 
 /// Counts accesses and ends the round after enough of them.
 struct Counter final : BusDevice {
@@ -124,8 +124,8 @@ void compare(const char* name, const Code& code) {
     bare.push_back(bare_round(machine));
     ratios.push_back(static_cast<double>(ours.back().count()) / static_cast<double>(bare.back().count()));
   }
-  std::printf("%-5s  Martlet %6.0f ns/exit, bare loop %6.0f ns/exit, ratio of medians %.4f, median of ratios %.4f\n", name,
-              static_cast<double>(median(ours).count()) / kExitsPerRound,
+  std::printf("%-5s  Martlet %6.0f ns/exit, bare loop %6.0f ns/exit, ratio of medians %.4f, median of ratios %.4f\n",
+              name, static_cast<double>(median(ours).count()) / kExitsPerRound,
               static_cast<double>(median(bare).count()) / kExitsPerRound,
               static_cast<double>(median(ours).count()) / static_cast<double>(median(bare).count()), median(ratios));
 }

@@ -2,6 +2,9 @@
 // 30 MB, both in the page cache. The kernel's only work is to write its exit code. CPU time, as
 // `martlet run --stats` reports it; medians of 21 starts.
 
+#include <asm/bootparam.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
@@ -14,9 +17,6 @@
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <asm/bootparam.h>
-#include <unistd.h>
 
 namespace martlet {
 namespace {
@@ -46,7 +46,8 @@ void write_kernel(const std::filesystem::path& path) {
   header.initrd_addr_max = 0x7fffffff;
   header.syssize = static_cast<std::uint32_t>((image.size() - (kSetupSectors + 1) * kSector) / 16);
   std::memcpy(image.data() + 0x1f1, &header, sizeof header);
-  constexpr std::array<unsigned char, 8> kCode = {0x30, 0xc0, 0x66, 0xba, 0x00, 0x05, 0xee, 0xf4};  // xor al,al; mov dx,0x500; out dx,al; hlt
+  constexpr std::array<unsigned char, 8> kCode = {0x30, 0xc0, 0x66, 0xba,
+                                                  0x00, 0x05, 0xee, 0xf4};  // xor al,al; mov dx,0x500; out dx,al; hlt
   std::memcpy(image.data() + (kSetupSectors + 1) * kSector + kEntry64, kCode.data(), kCode.size());
   std::ofstream{path, std::ios::binary}.write(image.data(), static_cast<std::streamsize>(image.size()));
 }

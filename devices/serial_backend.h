@@ -127,7 +127,7 @@ class SerialBackend final : public SerialHost {
   bool output_watched_ = false;
   bool ticking_ = false;
   bool pouring_ = false;
-  int quiet_ticks_ = 0;  // in a row, while pouring_
+  int quiet_ticks_ = 0;          // in a row, while pouring_
   bool job_controlled_ = false;  // the input may be our controlling terminal
 };
 

@@ -34,7 +34,8 @@ Exit code:
   126  panic, triple fault or KVM internal error
   128+N  ended by a second signal N)";
 
-constexpr std::string_view kTopFooter = R"(martlet COMMAND --help tells more. Documentation: docs/ in the source tree.)";
+constexpr std::string_view kTopFooter =
+    R"(martlet COMMAND --help tells more. Documentation: docs/ in the source tree.)";
 
 /// Levenshtein's distance: single-character edits between two words.
 std::size_t edit_distance(std::string_view from, std::string_view to) {
@@ -69,9 +70,10 @@ std::vector<std::string> option_names(const CLI::App& app) {
 [[noreturn]] void refuse_unknown(std::string_view word, const std::vector<std::string>& known, std::string_view help) {
   const auto nearest =
       std::ranges::min_element(known, {}, [&](const std::string& name) { return edit_distance(word, name); });
-  const bool close = nearest != known.end() && edit_distance(word, *nearest) <= std::max<std::size_t>(2, word.size() / 3);
-  throw HostError{fmt::format("'{}' is unknown{}; see {}", word,
-                              close ? fmt::format(", did you mean {}?", *nearest) : "", help)};
+  const bool close =
+      nearest != known.end() && edit_distance(word, *nearest) <= std::max<std::size_t>(2, word.size() / 3);
+  throw HostError{
+      fmt::format("'{}' is unknown{}; see {}", word, close ? fmt::format(", did you mean {}?", *nearest) : "", help)};
 }
 
 /// Refuses what is left over after parsing `app`.
@@ -114,17 +116,19 @@ void parse_memory(const std::string& text, Config& config) {
 }
 
 std::string bash_completion(const CLI::App& top) {
-  std::string script = "# bash completion for martlet: source <(martlet completion bash)\n_martlet() {\n"
-                       "  local cur=${COMP_WORDS[COMP_CWORD]} words\n  case ${COMP_WORDS[1]} in\n";
+  std::string script =
+      "# bash completion for martlet: source <(martlet completion bash)\n_martlet() {\n"
+      "  local cur=${COMP_WORDS[COMP_CWORD]} words\n  case ${COMP_WORDS[1]} in\n";
   std::string commands;
   for (const auto* command : top.get_subcommands([](const CLI::App*) { return true; })) {
     commands += " " + command->get_name();
     script += fmt::format("    {}) words='{}' ;;\n", command->get_name(), fmt::join(option_names(*command), " "));
   }
   script += fmt::format("    *) words='{} {}' ;;\n", commands.substr(1), fmt::join(option_names(top), " "));
-  script += "  esac\n  if [[ $COMP_CWORD -eq 1 || $cur == -* ]]; then\n"
-            "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n  fi\n}\n"
-            "complete -o default -F _martlet martlet\n";
+  script +=
+      "  esac\n  if [[ $COMP_CWORD -eq 1 || $cur == -* ]]; then\n"
+      "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n  fi\n}\n"
+      "complete -o default -F _martlet martlet\n";
   return script;
 }
 
@@ -133,10 +137,12 @@ class Formatter final : public CLI::Formatter {
  public:
   std::string make_usage(const CLI::App* app, std::string /*name*/) const override {
     const auto& name = app->get_name();
-    return "Usage: " + (name == "run"          ? "martlet run [OPTIONS] KERNEL"
-                        : name == "completion" ? "martlet completion bash"
-                        : name == "check"      ? "martlet check"
-                                               : std::string{"martlet COMMAND [OPTIONS]"}) + "\n";
+    return "Usage: " +
+           (name == "run"          ? "martlet run [OPTIONS] KERNEL"
+            : name == "completion" ? "martlet completion bash"
+            : name == "check"      ? "martlet check"
+                                   : std::string{"martlet COMMAND [OPTIONS]"}) +
+           "\n";
   }
 };
 
@@ -161,28 +167,41 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->footer(std::string{kRunFooter});
   run_app->allow_extras();
   run_app->add_option("KERNEL", config.kernel, "A kernel: bzImage, or ELF vmlinux")->group("");
-  run_app->add_option("-k,--kernel", kernel_option, "The kernel, as an option: bzImage, or ELF vmlinux")->group("Guest");
+  run_app->add_option("-k,--kernel", kernel_option, "The kernel, as an option: bzImage, or ELF vmlinux")
+      ->group("Guest");
   run_app->add_option("-i,--initrd", config.initrds, "An initial RAM disk; several are concatenated")
-      ->type_name("FILE")->allow_extra_args(false)->group("Guest");
+      ->type_name("FILE")
+      ->allow_extra_args(false)
+      ->group("Guest");
   run_app->add_option("--root", config.root, "Pack directory DIR into an initramfs, in memory")
-      ->type_name("DIR")->group("Guest");
+      ->type_name("DIR")
+      ->group("Guest");
   run_app->add_option("-a,--append", config.append, "Parameters for the kernel's command line")
-      ->type_name("ARGS")->group("Guest");
+      ->type_name("ARGS")
+      ->group("Guest");
   run_app->add_option("-c,--cpus", cpus, "Virtual CPUs [1]")->type_name("N")->group("Guest");
-  run_app->add_option("-m,--memory", memory,
-                      "Memory, with K, M, G or T; a bare number is MiB [512M].\n"
-                      "shared=on: in a memfd; hugepages=on: from the host's reserved 2 MiB pages")
-      ->type_name("SIZE[,shared=on][,hugepages=on]")->group("Guest");
+  run_app
+      ->add_option("-m,--memory", memory,
+                   "Memory, with K, M, G or T; a bare number is MiB [512M].\n"
+                   "shared=on: in a memfd; hugepages=on: from the host's reserved 2 MiB pages")
+      ->type_name("SIZE[,shared=on][,hugepages=on]")
+      ->group("Guest");
   run_app->add_option("--dtb", config.dtb, "Hand the kernel a device tree: 'auto' makes one")
-      ->type_name("auto|FILE")->group("Guest");
-  run_app->add_option("--serial", serial,
-                      "Where the serial console goes [stdio]: stdio, null, pty, file=PATH or socket=PATH")
-      ->type_name("TARGET")->group("Console");
+      ->type_name("auto|FILE")
+      ->group("Guest");
+  run_app
+      ->add_option("--serial", serial,
+                   "Where the serial console goes [stdio]: stdio, null, pty, file=PATH or socket=PATH")
+      ->type_name("TARGET")
+      ->group("Console");
   run_app->add_option("--timeout", timeout, "End the VM after DURATION (90s, 500ms, 5m); exit code 124")
-      ->type_name("DURATION")->group("Verdict");
+      ->type_name("DURATION")
+      ->group("Verdict");
   run_app->add_option("--result", run.result_file, "Write the exact verdict to FILE, as JSON")
-      ->type_name("FILE")->group("Verdict");
-  run_app->add_flag("--stats", run.stats, "Print exits per device and start-up times when the VM ends")->group("Verdict");
+      ->type_name("FILE")
+      ->group("Verdict");
+  run_app->add_flag("--stats", run.stats, "Print exits per device and start-up times when the VM ends")
+      ->group("Verdict");
 
   auto* check_app = top.add_subcommand("check", "Tell what this host can do, and the fix for what it can't");
   std::string shell;

@@ -16,12 +16,12 @@ namespace martlet {
 /// whoever uses them, when the machine is built.
 struct Config {
   std::string kernel;
-  std::vector<std::string> initrds;                ///< concatenated, in this order
-  std::optional<std::string> root;                 ///< a directory to pack as the last initramfs
-  std::string append;                              ///< kernel parameters; they win over Martlet's own
-  std::optional<std::string> dtb;                  ///< "auto" or a file; none: no device tree
+  std::vector<std::string> initrds;  ///< concatenated, in this order
+  std::optional<std::string> root;   ///< a directory to pack as the last initramfs
+  std::string append;                ///< kernel parameters; they win over Martlet's own
+  std::optional<std::string> dtb;    ///< "auto" or a file; none: no device tree
   std::uint32_t cpus = 1;
-  std::uint64_t memory = 512ULL << 20U;            ///< bytes
+  std::uint64_t memory = 512ULL << 20U;  ///< bytes
   GuestMemory::Backing backing = GuestMemory::Backing::Anonymous;
   SerialTarget serial{};
   std::optional<std::chrono::milliseconds> timeout;

@@ -35,8 +35,8 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
   const GuestAddr floor{kernel.footprint.end()};
   const auto acpi_at = highest_place(memory, acpi.size(), floor, layout::kMmioHole.start);
   if (!acpi_at) {
-    throw HostError{fmt::format("--memory: no room is left for the ACPI tables after {}; use -m {} or more", config.kernel,
-                                format_size(align_up(raw(floor) + acpi.size(), layout::kMiB)))};
+    throw HostError{fmt::format("--memory: no room is left for the ACPI tables after {}; use -m {} or more",
+                                config.kernel, format_size(align_up(raw(floor) + acpi.size(), layout::kMiB)))};
   }
   acpi.write(memory, *acpi_at);
   write_mp_table(memory, config.cpus);
@@ -47,12 +47,12 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
   clock.mark("tables");
 
   GuestAddr top = std::min(*acpi_at, kernel.initrd_limit);
-  const auto initrd = load_initrd(
-      memory, {.files = config.initrds, .root = config.root, .custom_init = has_parameter(line, "rdinit=")}, floor, top);
+  const auto initrd =
+      load_initrd(memory, {.files = config.initrds, .root = config.root, .custom_init = has_parameter(line, "rdinit=")},
+                  floor, top);
   clock.mark("load initrd");
 
-  BootInfo info{
-      .memory_map = memory_map, .command_line = command_line, .initrd = initrd, .rsdp = layout::kRsdp.start};
+  BootInfo info{.memory_map = memory_map, .command_line = command_line, .initrd = initrd, .rsdp = layout::kRsdp.start};
   if (config.dtb) {
     top = initrd ? initrd->start : top;
     const auto record =

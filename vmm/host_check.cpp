@@ -90,16 +90,16 @@ void check_tun(Report& report) {
   const int error = errno;
   report.note("/dev/net/tun",
               fmt::format("{}: no TAP networking. {}", std::generic_category().message(error),
-                          error == ENOENT || error == ENODEV
-                              ? "Fix: modprobe tun"
-                              : "Fix: sudo setfacl -m u:$USER:rw /dev/net/tun"));
+                          error == ENOENT || error == ENODEV ? "Fix: modprobe tun"
+                                                             : "Fix: sudo setfacl -m u:$USER:rw /dev/net/tun"));
 }
 
 void check_huge_pages(Report& report) {
   const auto thp = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
   if (thp.find("[never]") != std::string::npos || thp.empty()) {
-    report.note("huge pages", "transparent huge pages are off: guests fault 30 times as often. "
-                              "Fix: echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled");
+    report.note("huge pages",
+                "transparent huge pages are off: guests fault 30 times as often. "
+                "Fix: echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled");
   } else {
     report.good("huge pages", "transparent, by madvise");
   }

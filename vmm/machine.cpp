@@ -38,7 +38,8 @@ std::uint64_t host_memory() {
   if (::sysinfo(&info) == 0) {
     swap = std::uint64_t{info.totalswap} * info.mem_unit;
   }
-  return static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) + swap;
+  return static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) +
+         swap;
 }
 
 std::vector<GuestRange> checked_ram_ranges(std::uint64_t size) {
@@ -175,8 +176,8 @@ Ending Machine::run() {
   auto ending = *stop_.ending();
   using Kind = Ending::Kind;
   // What became of a kernel after its panic matters less than the panic.
-  const bool after_panic = ending.kind == Kind::Reset || ending.kind == Kind::PowerOff || ending.kind == Kind::Timeout ||
-                           ending.kind == Kind::Panic;
+  const bool after_panic = ending.kind == Kind::Reset || ending.kind == Kind::PowerOff ||
+                           ending.kind == Kind::Timeout || ending.kind == Kind::Panic;
   if (console_watch_.panic() && after_panic) {
     ending.kind = Kind::Panic;
     ending.detail = *console_watch_.panic();

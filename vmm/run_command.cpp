@@ -97,8 +97,8 @@ Ending run_machine(const RunCommand& command, StartClock& clock) {
   std::optional<Timer> timeout;
   if (config.timeout) {
     timeout.emplace(machine.loop(), [&] {
-      machine.stop({.kind = Ending::Kind::Timeout,
-                    .detail = fmt::format("still running after {} ms", config.timeout->count())});
+      machine.stop(
+          {.kind = Ending::Kind::Timeout, .detail = fmt::format("still running after {} ms", config.timeout->count())});
     });
     timeout->start_once(*config.timeout);
   }
@@ -144,7 +144,8 @@ int run_guest(const RunCommand& command) {
     say(describe(ending));
   }
   if (result) {
-    const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
+    const auto elapsed =
+        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
     const auto json = to_json(ending, elapsed);
     if (::write(result.get(), json.data(), json.size()) != static_cast<ssize_t>(json.size())) {
       fail_errno(errno, "cannot write " + *command.result_file);

@@ -51,7 +51,8 @@ std::uint64_t parse_size(std::string_view text, std::string_view what) {
 }
 
 std::chrono::milliseconds parse_duration(std::string_view text, std::string_view what) {
-  constexpr std::array kUnits = {Unit{"", 1000}, Unit{"ms", 1}, Unit{"s", 1000}, Unit{"m", 60'000}, Unit{"h", 3'600'000}};
+  constexpr std::array kUnits = {Unit{"", 1000}, Unit{"ms", 1}, Unit{"s", 1000}, Unit{"m", 60'000},
+                                 Unit{"h", 3'600'000}};
   constexpr std::uint64_t kTooLong = 1ULL << 40U;  // 35 years, and safe in nanoseconds
   const auto duration = parse_with_unit(text, kUnits);
   if (duration && *duration > 0 && *duration < kTooLong) {

@@ -25,13 +25,16 @@ Date read_date() {
   while ((rtc(kA) & kUpdateInProgress) != 0) {
   }
   const u8 format = rtc(kB);
-  const auto number = [format](u8 byte) -> u32 { return (format & kBinary) != 0 ? byte : byte / 16U * 10 + byte % 16U; };
+  const auto number = [format](u8 byte) -> u32 {
+    return (format & kBinary) != 0 ? byte : byte / 16U * 10 + byte % 16U;
+  };
   const u8 raw_hour = rtc(kHours);
   u32 hour = number(raw_hour & 0x7fU);
   if ((format & kTwentyFourHours) == 0) {
     hour = hour % 12 + ((raw_hour & 0x80U) != 0 ? 12 : 0);
   }
-  return {number(rtc(kSeconds)), number(rtc(kMinutes)), hour, number(rtc(kDay)), number(rtc(kMonth)), number(rtc(kYear))};
+  return {number(rtc(kSeconds)), number(rtc(kMinutes)), hour,
+          number(rtc(kDay)),     number(rtc(kMonth)),   number(rtc(kYear))};
 }
 
 }  // namespace
@@ -41,7 +44,7 @@ int guest_main(const HvmStartInfo& /*info*/) {
   for (Date again = read_date(); !(again == date); again = read_date()) {
     date = again;  // the clock ticked in between
   }
-  print("20", TwoDigits{date.year}, "-", TwoDigits{date.month}, "-", TwoDigits{date.day}, "T", TwoDigits{date.hour}, ":",
-        TwoDigits{date.minute}, ":", TwoDigits{date.second}, "Z\n");
+  print("20", TwoDigits{date.year}, "-", TwoDigits{date.month}, "-", TwoDigits{date.day}, "T", TwoDigits{date.hour},
+        ":", TwoDigits{date.minute}, ":", TwoDigits{date.second}, "Z\n");
   return 0;
 }

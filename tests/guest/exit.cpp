@@ -1,6 +1,7 @@
 // Ends the VM with code=N by via=port (the default) or via=debug, in one write of width=1, 2 or 4 bytes.
-#include "args.h"
 #include "exit.h"
+
+#include "args.h"
 #include "pvh.h"
 
 int guest_main(const guest::HvmStartInfo& /*info*/) {

@@ -1,7 +1,7 @@
 // times=N exits to user space and no output: a write to a port that nobody answers, and back.
 #include "args.h"
-#include "pvh.h"
 #include "io.h"
+#include "pvh.h"
 
 int guest_main(const guest::HvmStartInfo& /*info*/) {
   for (guest::u64 i = guest::number_word("times", 0); i > 0; --i) {

@@ -1,11 +1,12 @@
 // Starts every CPU of the MADT, has each tell its APIC id and CPUID's, interrupts each by its id and all at
 // once, and takes an interrupt back from each. apic=x2 uses the x2APIC (needed for ids above 254).
+#include "smp.h"
+
 #include "acpi.h"
 #include "args.h"
 #include "check.h"
 #include "idt.h"
 #include "pvh.h"
-#include "smp.h"
 
 namespace {
 
@@ -16,8 +17,8 @@ constexpr u8 kPong = 0x31;
 
 struct Cpu {
   u32 apic_id;
-  u32 topology_id;  // CPUID leaf 0xb, EDX
-  u32 initial_id;   // CPUID leaf 1
+  u32 topology_id;      // CPUID leaf 0xb, EDX
+  u32 initial_id;       // CPUID leaf 1
   volatile bool ready;  // an APIC that is not enabled yet would drop what is sent to it
   volatile u32 pings;
 };

@@ -24,8 +24,8 @@ class ExitCodes : public testing::TestWithParam<int> {};
 // Eight tests of 32 codes, each a VM of its own.
 TEST_P(ExitCodes, AreTheGuestsExactly) {
   for (int code = GetParam(); code < GetParam() + 32; ++code) {
-    const auto guest =
-        run({.command = martlet_command({.name = "exit", .append = "code=" + std::to_string(code), .options = {"-m", "4M"}})});
+    const auto guest = run({.command = martlet_command(
+                                {.name = "exit", .append = "code=" + std::to_string(code), .options = {"-m", "4M"}})});
     EXPECT_EQ(guest.exit_code, code) << guest;
     EXPECT_EQ(guest.err, "") << guest;
   }
@@ -116,7 +116,8 @@ TEST(Halt, TheTimeoutEndsIt) {
 }
 
 TEST(Halt, ATimeoutThatIsNotReachedChangesNothing) {
-  expect_verdict(run_martlet({.name = "halt", .append = "until=timer", .options = {"--timeout", "1m"}}), "guest-exit", 7);
+  expect_verdict(run_martlet({.name = "halt", .append = "until=timer", .options = {"--timeout", "1m"}}), "guest-exit",
+                 7);
 }
 
 // Nothing of the guest's own ever leaves these loops: interrupts are off and there are no exits.
@@ -172,7 +173,8 @@ TEST(Signals, KilledOutrightItLeavesNothingBehind) {
                   .directory = directory.path(),
                   .environment = {{"TMPDIR", directory.path()}}}};
   ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
-  EXPECT_TRUE(read_file("/proc/" + std::to_string(vmm.pid()) + "/task/" + std::to_string(vmm.pid()) + "/children").empty());
+  EXPECT_TRUE(
+      read_file("/proc/" + std::to_string(vmm.pid()) + "/task/" + std::to_string(vmm.pid()) + "/children").empty());
   vmm.send_signal(SIGKILL);
   EXPECT_EQ(vmm.wait().signal, SIGKILL);
   EXPECT_EQ(directory.entries(), std::vector<std::string>{});
@@ -182,7 +184,7 @@ TEST(HostErrors, AreAVerdictToo) {
   const TempDir directory;
   const auto result = directory.file("result.json");
   const Ended run_of_nothing{run({.command = {MARTLET_PROGRAM, "run", "/nonexistent/kernel", "--result", result}}),
-                           nlohmann::json::parse(read_file(result), nullptr, false)};
+                             nlohmann::json::parse(read_file(result), nullptr, false)};
   expect_verdict(run_of_nothing, "host-error", 125);
   EXPECT_NE(run_of_nothing.err.find("/nonexistent/kernel"), std::string::npos) << run_of_nothing;
 }

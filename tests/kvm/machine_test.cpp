@@ -158,7 +158,9 @@ TEST_P(Hostile, GuestEndsItselfAndNothingElse) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Hostile, testing::Values("size=1", "size=2", "size=4", "mmio=30000"),
-                         [](const auto& instance) { return std::regex_replace(std::string{instance.param}, std::regex{"="}, ""); });
+                         [](const auto& instance) {
+                           return std::regex_replace(std::string{instance.param}, std::regex{"="}, "");
+                         });
 
 }  // namespace
 }  // namespace martlet::test

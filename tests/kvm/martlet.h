@@ -12,9 +12,9 @@
 namespace martlet::test {
 
 struct Guest {
-  std::string_view name;                 ///< tests/guest/NAME.cpp
-  std::string append{};                  ///< its command line
-  std::vector<std::string> options{};    ///< more of martlet run's options
+  std::string_view name;               ///< tests/guest/NAME.cpp
+  std::string append{};                ///< its command line
+  std::vector<std::string> options{};  ///< more of martlet run's options
 };
 
 /// The guest's ELF file.

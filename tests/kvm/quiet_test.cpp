@@ -74,14 +74,16 @@ TEST(Idle, AGuestInHltWakesNobody) {
 }
 
 TEST(Idle, NorDoesInputThatIsOver) {
-  Subprocess vmm{{.command = martlet_command({.name = "echo", .append = "by=interrupt"}), .input = Subprocess::Input::Pipe}};
+  Subprocess vmm{
+      {.command = martlet_command({.name = "echo", .append = "by=interrupt"}), .input = Subprocess::Input::Pipe}};
   vmm.end_input();
   ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
   expect_no_wake_ups(vmm);
 }
 
 TEST(Idle, NorInputThatTheGuestDoesNotTake) {
-  Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=never"}), .input = Subprocess::Input::Pipe}};
+  Subprocess vmm{
+      {.command = martlet_command({.name = "halt", .append = "until=never"}), .input = Subprocess::Input::Pipe}};
   vmm.type("nobody reads this");
   ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
   expect_no_wake_ups(vmm);
@@ -94,7 +96,8 @@ TEST(Idle, NorOutputThatNobodyTakes) {
 }
 
 TEST(Idle, NorATimeoutThatIsFarAway) {
-  Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=never", .options = {"--timeout", "1h"}})}};
+  Subprocess vmm{
+      {.command = martlet_command({.name = "halt", .append = "until=never", .options = {"--timeout", "1h"}})}};
   ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
   expect_no_wake_ups(vmm);
 }

@@ -65,9 +65,8 @@ TEST_P(SerialInput, InBulkArrivesWholeAndInOrder) {
   EXPECT_EQ(guest.exit_code, 8000 % 256) << guest;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SerialInput, testing::Values("by=poll", "by=interrupt"), [](const auto& instance) {
-  return std::string{instance.param}.substr(3);
-});
+INSTANTIATE_TEST_SUITE_P(All, SerialInput, testing::Values("by=poll", "by=interrupt"),
+                         [](const auto& instance) { return std::string{instance.param}.substr(3); });
 
 TEST(Stdin, ThatEndsDoesNotEndTheGuest) {
   Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=timer"}), .input = Input::Pipe}};
@@ -104,16 +103,16 @@ class SerialOutput : public testing::TestWithParam<const char*> {};
 
 TEST_P(SerialOutput, ArrivesWholeHoweverTheGuestEnds) {
   for (const auto& [ending, exit_code] : {std::pair{"then=exit", 5}, {"then=off", 0}, {"then=fault", 126}}) {
-    const auto guest = run({.command = martlet_command({.name = "flood", .append = std::string{GetParam()} + " " + ending})});
+    const auto guest =
+        run({.command = martlet_command({.name = "flood", .append = std::string{GetParam()} + " " + ending})});
     EXPECT_EQ(guest.exit_code, exit_code) << guest;
     EXPECT_EQ(guest.out.size(), kFlood);
     EXPECT_TRUE(guest.out == flood(kFlood)) << ending;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SerialOutput, testing::Values("by=poll", "by=write", "by=string"), [](const auto& instance) {
-  return std::string{instance.param}.substr(3);
-});
+INSTANTIATE_TEST_SUITE_P(All, SerialOutput, testing::Values("by=poll", "by=write", "by=string"),
+                         [](const auto& instance) { return std::string{instance.param}.substr(3); });
 
 TEST(Stdout, ArrivesWholeWhenTheTimeoutOrASignalEndsTheGuest) {
   const auto guest = run_martlet({.name = "flood", .append = "by=string then=halt", .options = {"--timeout", "2s"}});
@@ -138,8 +137,8 @@ TEST(Stdout, ThatNobodyReadsDoesNotStopTheGuest) {
 }
 
 TEST(Stdout, ThatNobodyReadsLosesWhatDoesNotFitAndSaysSo) {
-  const auto guest = run({.command = martlet_command({.name = "flood", .append = "by=string bytes=1048576"}),
-                          .output = Output::Unread});
+  const auto guest = run(
+      {.command = martlet_command({.name = "flood", .append = "by=string bytes=1048576"}), .output = Output::Unread});
   EXPECT_EQ(guest.exit_code, 5) << guest;
   EXPECT_NE(guest.err.find("bytes of serial output lost"), std::string::npos) << guest;
 }
@@ -157,7 +156,8 @@ TEST(Stdout, WhoseReaderGoesAwayDoesNotStopTheGuest) {
 TEST(Stdout, MayBeClosedFullOrNothing) {
   EXPECT_EQ(run({.command = martlet_command({.name = "flood"}), .output = Output::Closed}).exit_code, 5);
   EXPECT_EQ(run({.command = martlet_command({.name = "flood"}), .output = Output::Null}).exit_code, 5);
-  const auto full = run({.command = martlet_command({.name = "flood"}), .output = Output::File, .output_file = "/dev/full"});
+  const auto full =
+      run({.command = martlet_command({.name = "flood"}), .output = Output::File, .output_file = "/dev/full"});
   EXPECT_EQ(full.exit_code, 5) << full;
   EXPECT_NE(full.err.find("No space left on device"), std::string::npos) << full;
 }
@@ -223,7 +223,8 @@ class Line {
 };
 
 TEST(SerialPty, IsATerminalForTheUserToOpen) {
-  Subprocess vmm{{.command = martlet_command({.name = "echo", .append = "by=interrupt", .options = {"--serial", "pty"}})}};
+  Subprocess vmm{
+      {.command = martlet_command({.name = "echo", .append = "by=interrupt", .options = {"--serial", "pty"}})}};
   ASSERT_TRUE(vmm.wait_for_error("the serial console is /dev/pts/"));
   ASSERT_TRUE(vmm.wait_for_error("\n"));
   const auto at = vmm.err().find("/dev/pts/");
@@ -256,8 +257,8 @@ Fd connect_to(const std::string& path) {
 TEST(SerialSocket, ServesOneClientAfterAnother) {
   const TempDir directory;
   const auto path = directory.file("console");
-  Subprocess vmm{
-      {.command = martlet_command({.name = "echo", .append = "by=interrupt", .options = {"--serial", "socket=" + path}})}};
+  Subprocess vmm{{.command = martlet_command(
+                      {.name = "echo", .append = "by=interrupt", .options = {"--serial", "socket=" + path}})}};
   {
     Line first{connect_to(path)};
     ASSERT_TRUE(first.wait_for("ready\n"));  // printed before anybody was there

@@ -18,7 +18,10 @@ constexpr const char* kCtrlD = "\x04";
 class AtATerminal : public testing::Test {
  protected:
   Subprocess::Config start(const Guest& guest) {
-    return {.command = martlet_command(guest), .input = Input::Terminal, .output = Output::Terminal, .terminal = &terminal_};
+    return {.command = martlet_command(guest),
+            .input = Input::Terminal,
+            .output = Output::Terminal,
+            .terminal = &terminal_};
   }
   void TearDown() override {
     EXPECT_TRUE(same_settings(terminal_.settings(), before_)) << "the terminal is not as it was";
@@ -137,7 +140,8 @@ TEST_F(AtATerminal, TheOutputMayGoElsewhere) {
 // With its console elsewhere, the terminal is none of the guest's business.
 TEST_F(AtATerminal, StaysTheUsersWhenTheConsoleIsElsewhere) {
   const TempDir directory;
-  Subprocess vmm{start({.name = "halt", .append = "until=never", .options = {"--serial", "file=" + directory.file("console")}})};
+  Subprocess vmm{
+      start({.name = "halt", .append = "until=never", .options = {"--serial", "file=" + directory.file("console")}})};
   ASSERT_TRUE(vmm.wait_until([&] {
     const auto names = directory.entries();
     return !names.empty() && read_file(directory.file("console")) == "asleep\n";

@@ -103,7 +103,9 @@ std::ostream& operator<<(std::ostream& stream, const Outcome& outcome) {
   } else {
     stream << "exit code " << outcome.exit_code;
   }
-  return stream << "\n--- its output\n" << end_of(outcome.out) << "\n--- its errors\n" << end_of(outcome.err) << "\n---\n";
+  return stream << "\n--- its output\n"
+                << end_of(outcome.out) << "\n--- its errors\n"
+                << end_of(outcome.err) << "\n---\n";
 }
 
 Terminal::Terminal() : user_{check(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), "posix_openpt")} {
@@ -202,7 +204,8 @@ Subprocess::Subprocess(Config config) : config_{std::move(config)} {
   end_ = std::chrono::steady_clock::now() + config_.deadline;
   pid_ = ::fork();
   if (pid_ == 0) {
-    become(config_, arguments.data(), environment.data(), {streams[0].get(), streams[1].get(), streams[2].get()}, parent);
+    become(config_, arguments.data(), environment.data(), {streams[0].get(), streams[1].get(), streams[2].get()},
+           parent);
   }
   check(pid_, "fork");
   pidfd_ = Fd{check(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)), "pidfd_open")};

@@ -66,7 +66,8 @@ TEST(Bus, RefusesOverlapsAndNamesBoth) {
   Bus bus;
   Silent device;
   bus.insert(0x100, 0x10, "first", device);
-  for (const auto& [start, size] : {std::pair{0x100U, 1U}, {0x10fU, 1U}, {0xf8U, 9U}, {0U, 0x1000U}, {0x108U, 0x100U}}) {
+  for (const auto& [start, size] :
+       {std::pair{0x100U, 1U}, {0x10fU, 1U}, {0xf8U, 9U}, {0U, 0x1000U}, {0x108U, 0x100U}}) {
     try {
       bus.insert(start, size, "second", device);
       ADD_FAILURE() << std::hex << start;

@@ -33,8 +33,9 @@ std::string refusal(std::initializer_list<const char*> words) {
 }
 
 TEST(CommandLine, EveryOptionReachesTheConfig) {
-  const auto run = parse_run({"run", "bzImage", "-i", "a.img", "-i", "b.img", "--root", "dir", "-a", "quiet x=1", "-c", "4",
-                              "-m", "2G,shared=on", "--timeout", "90s", "--result", "r.json", "--dtb", "auto", "--stats"});
+  const auto run = parse_run({"run",       "bzImage", "-i",        "a.img",  "-i",    "b.img", "--root",
+                              "dir",       "-a",      "quiet x=1", "-c",     "4",     "-m",    "2G,shared=on",
+                              "--timeout", "90s",     "--result",  "r.json", "--dtb", "auto",  "--stats"});
   EXPECT_EQ(run.config.kernel, "bzImage");
   EXPECT_EQ(run.config.initrds, (std::vector<std::string>{"a.img", "b.img"}));
   EXPECT_EQ(run.config.root, "dir");

@@ -34,8 +34,8 @@ std::vector<kvm_cpuid_entry2> host() {
   return {
       leaf(0, 0, 7),
       leaf(1, 0, 0, 0xff02'0000, 0, 0xffff'ffff),
-      leaf(4, 0, 0xfc00'c121),                        // L1 data
-      leaf(4, 3, 0xfc00'c163),                        // L3
+      leaf(4, 0, 0xfc00'c121),  // L1 data
+      leaf(4, 3, 0xfc00'c163),  // L3
       leaf(4, 4, 0),
       leaf(0xb, 0, 1, 2, 0x100, 99),
       leaf(0x1f, 0, 1, 2, 0x100, 99),

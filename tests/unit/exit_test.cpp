@@ -75,10 +75,9 @@ TEST_F(Dispatch, StringOutputGoesItemByItemToTheSamePort) {
   page.port_io(KVM_EXIT_IO_OUT, 0x3fa, 2, 3);
   std::ranges::copy(bytes({1, 2, 3, 4, 5, 6}), page.data.begin());
   ASSERT_TRUE(dispatcher.dispatch(decode(page.run)));
-  EXPECT_EQ(port_device.accesses,
-            (std::vector<Recorder::Access>{{Direction::Write, 2, bytes({1, 2})},
-                                           {Direction::Write, 2, bytes({3, 4})},
-                                           {Direction::Write, 2, bytes({5, 6})}}));
+  EXPECT_EQ(port_device.accesses, (std::vector<Recorder::Access>{{Direction::Write, 2, bytes({1, 2})},
+                                                                 {Direction::Write, 2, bytes({3, 4})},
+                                                                 {Direction::Write, 2, bytes({5, 6})}}));
   EXPECT_EQ(dispatcher.counts().exits, 1U);
   EXPECT_EQ(dispatcher.counts().ports[0], 1U);
 }

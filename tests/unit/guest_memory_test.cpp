@@ -18,8 +18,7 @@ using layout::kMiB;
 TEST(RamRanges, LeaveTheHoleBelow4GiB) {
   EXPECT_EQ(ram_ranges(2 * kMiB), (std::vector<GuestRange>{{GuestAddr{0}, 2 * kMiB}}));
   EXPECT_EQ(ram_ranges(3 * kGiB), (std::vector<GuestRange>{{GuestAddr{0}, 3 * kGiB}}));
-  EXPECT_EQ(ram_ranges(5 * kGiB),
-            (std::vector<GuestRange>{{GuestAddr{0}, 3 * kGiB}, {GuestAddr{4 * kGiB}, 2 * kGiB}}));
+  EXPECT_EQ(ram_ranges(5 * kGiB), (std::vector<GuestRange>{{GuestAddr{0}, 3 * kGiB}, {GuestAddr{4 * kGiB}, 2 * kGiB}}));
 }
 
 class TwoRegions : public testing::Test {
@@ -41,9 +40,10 @@ TEST_F(TwoRegions, RefusesWhatIsNotWhollyRam) {
     std::uint64_t addr;
     std::uint64_t length;
   };
-  for (const auto& [addr, length] : {Case{3 * kGiB - 7, 8}, Case{3 * kGiB, 1}, Case{4 * kGiB - 1, 2}, Case{65 * kGiB, 1},
-                                     Case{65 * kGiB - 7, 8}, Case{0, 3 * kGiB + 1}, Case{8, kMax}, Case{8, kMax - 7},
-                                     Case{kMax, 1}, Case{kMax, 2}, Case{kMax - 7, 8}, Case{4 * kGiB, kMax}}) {
+  for (const auto& [addr, length] :
+       {Case{3 * kGiB - 7, 8}, Case{3 * kGiB, 1}, Case{4 * kGiB - 1, 2}, Case{65 * kGiB, 1}, Case{65 * kGiB - 7, 8},
+        Case{0, 3 * kGiB + 1}, Case{8, kMax}, Case{8, kMax - 7}, Case{kMax, 1}, Case{kMax, 2}, Case{kMax - 7, 8},
+        Case{4 * kGiB, kMax}}) {
     EXPECT_FALSE(memory.slice(GuestAddr{addr}, length)) << std::hex << addr << " + " << length;
   }
   EXPECT_FALSE(memory.read<std::uint64_t>(GuestAddr{3 * kGiB - 4}));

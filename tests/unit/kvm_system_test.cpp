@@ -1,5 +1,3 @@
-#include "vmm/kvm/system.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +6,7 @@
 
 #include "vmm/base/error.h"
 #include "vmm/kvm/capabilities.h"
+#include "vmm/kvm/system.h"
 
 namespace martlet {
 namespace {

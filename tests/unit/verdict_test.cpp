@@ -14,9 +14,14 @@ std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(s
 
 TEST(Verdict, ExitCodesAreTheDocumentedOnes) {
   using Kind = Ending::Kind;
-  for (const auto& [kind, code] :
-       {std::pair{Kind::PowerOff, 0}, {Kind::Reset, 0}, {Kind::Quit, 0}, {Kind::Timeout, 124}, {Kind::HostError, 125},
-        {Kind::Panic, 126}, {Kind::TripleFault, 126}, {Kind::KvmError, 126}}) {
+  for (const auto& [kind, code] : {std::pair{Kind::PowerOff, 0},
+                                   {Kind::Reset, 0},
+                                   {Kind::Quit, 0},
+                                   {Kind::Timeout, 124},
+                                   {Kind::HostError, 125},
+                                   {Kind::Panic, 126},
+                                   {Kind::TripleFault, 126},
+                                   {Kind::KvmError, 126}}) {
     EXPECT_EQ(exit_code_of({.kind = kind}), code) << name_of(kind);
   }
   EXPECT_EQ(exit_code_of({.kind = Kind::GuestExit, .code = 37}), 37);

@@ -14,8 +14,7 @@ void Bus::insert(std::uint64_t start, std::uint64_t size, std::string_view name,
   if (size == 0 || start + (size - 1) < start) {
     throw std::logic_error{fmt::format("bus range of {} is empty or wraps", name)};
   }
-  const auto next =
-      std::ranges::upper_bound(entries_, start, {}, [](const Entry& entry) { return entry.start; });
+  const auto next = std::ranges::upper_bound(entries_, start, {}, [](const Entry& entry) { return entry.start; });
   if (next != entries_.end() && next->start - start < size) {
     throw std::logic_error{fmt::format("bus ranges of {} and {} overlap", name, next->name)};
   }
@@ -34,8 +33,7 @@ const Bus::Entry* Bus::find(std::uint64_t addr, std::uint64_t length, LastHit& l
   if (last.index < entries_.size() && holds(entries_[last.index])) {
     return &entries_[last.index];
   }
-  const auto next =
-      std::ranges::upper_bound(entries_, addr, {}, [](const Entry& entry) { return entry.start; });
+  const auto next = std::ranges::upper_bound(entries_, addr, {}, [](const Entry& entry) { return entry.start; });
   if (next == entries_.begin() || !holds(*std::prev(next))) {
     return nullptr;
   }

@@ -25,8 +25,8 @@ struct Ending {
     HostError,    ///< the host let the running VM down
   };
   Kind kind = Kind::PowerOff;
-  int code = 0;        ///< GuestExit: the exit code; Signal: the signal
-  int vcpu = -1;       ///< the vCPU that ended it, -1 when none did
+  int code = 0;          ///< GuestExit: the exit code; Signal: the signal
+  int vcpu = -1;         ///< the vCPU that ended it, -1 when none did
   std::string detail{};  ///< one line for people: by which route, where
 };
 

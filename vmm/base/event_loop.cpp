@@ -54,8 +54,8 @@ void EventLoop::run() {
     for (int i = 0; i < ready && !stopped_; ++i) {
       const auto& event = events[static_cast<std::size_t>(i)];
       const auto found = handlers_.find(event.data.fd);
-      if (found != handlers_.end()) {             // an earlier handler of this batch may have unwatched it
-        const auto handler = found->second;       // and this one may unwatch itself while it runs
+      if (found != handlers_.end()) {        // an earlier handler of this batch may have unwatched it
+        const auto handler = found->second;  // and this one may unwatch itself while it runs
         (*handler)(event.events);
       }
     }

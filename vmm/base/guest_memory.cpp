@@ -1,7 +1,7 @@
 #include "vmm/base/guest_memory.h"
 
-#include <fmt/format.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -38,7 +38,8 @@ Fd make_backing_file(GuestMemory::Backing backing, std::uint64_t size) {
 /// Maps `size` bytes so that 2 MiB of host and guest addresses coincide: only then can KVM back a
 /// guest's huge page with a huge page.
 std::span<std::byte> map_aligned(std::uint64_t size, int file, std::uint64_t offset) {
-  void* const reserved = ::mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const reserved =
+      ::mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) {
     fail_errno(errno, fmt::format("cannot reserve {} MiB of address space for guest memory", size >> 20U));
   }
@@ -73,9 +74,9 @@ GuestMemory::GuestMemory(std::span<const GuestRange> ranges, Backing backing)
       offset += file_ ? range.size : 0;
     }
     if (backing == Backing::HugeTlb && ::fallocate(file_.get(), 0, 0, static_cast<off_t>(offset)) != 0) {
-      throw HostError{fmt::format(
-          "not enough 2 MiB huge pages for {} MiB of guest memory; reserve them: sysctl vm.nr_hugepages={}",
-          offset >> 20U, offset / kHugePage)};
+      throw HostError{
+          fmt::format("not enough 2 MiB huge pages for {} MiB of guest memory; reserve them: sysctl vm.nr_hugepages={}",
+                      offset >> 20U, offset / kHugePage)};
     }
   } catch (...) {
     for (const auto& region : regions_) {

@@ -24,8 +24,9 @@ bool CoalescedWrites::coalesce(std::uint16_t port, bool enabled) noexcept {
 
 void CoalescedWrites::drain_slowly() noexcept {
   const std::lock_guard lock{mutex_};
-  const auto slots = static_cast<std::uint32_t>(
-      (static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio));
+  const auto slots =
+      static_cast<std::uint32_t>((static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) - sizeof(kvm_coalesced_mmio_ring)) /
+                                 sizeof(kvm_coalesced_mmio));
   const std::atomic_ref first{ring_->first};
   const std::atomic_ref last{ring_->last};
   // Pairs with KVM's write barrier between filling a slot and moving `last` past it. `first` moves only
@@ -35,14 +36,13 @@ void CoalescedWrites::drain_slowly() noexcept {
     std::array<std::byte, sizeof put_aside.data> bytes{};
     std::memcpy(bytes.data(), put_aside.data, bytes.size());
     const auto data = std::span{bytes}.first(std::min<std::size_t>(put_aside.len, bytes.size()));
-    const bool served =
-        put_aside.pio != 0
-            ? dispatcher_.dispatch(PortIo{.direction = Direction::Write,
-                                          .size = static_cast<std::uint8_t>(data.size()),
-                                          .port = static_cast<std::uint16_t>(put_aside.phys_addr),
-                                          .data = data})
-            : dispatcher_.dispatch(
-                  Mmio{.direction = Direction::Write, .addr = GuestAddr{put_aside.phys_addr}, .data = data});
+    const bool served = put_aside.pio != 0
+                            ? dispatcher_.dispatch(PortIo{.direction = Direction::Write,
+                                                          .size = static_cast<std::uint8_t>(data.size()),
+                                                          .port = static_cast<std::uint16_t>(put_aside.phys_addr),
+                                                          .data = data})
+                            : dispatcher_.dispatch(Mmio{
+                                  .direction = Direction::Write, .addr = GuestAddr{put_aside.phys_addr}, .data = data});
     static_cast<void>(served);  // an access always is
     slot = (slot + 1) % slots;
     first.store(slot, std::memory_order_release);

@@ -96,13 +96,20 @@ void mend_amd(std::vector<kvm_cpuid_entry2>& entries, HostCpuid host) {
   }
   const auto add = [&](Leaf leaf, std::uint32_t index, std::uint32_t flags) {
     const auto [eax, ebx, ecx, edx] = host(leaf, index);
-    entries.push_back({.function = leaf, .index = index, .flags = flags, .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx,
+    entries.push_back({.function = leaf,
+                       .index = index,
+                       .flags = flags,
+                       .eax = eax,
+                       .ebx = ebx,
+                       .ecx = ecx,
+                       .edx = edx,
                        .padding = {}});
     return (eax & kCacheType) != 0;
   };
   add(kAmdL1, 0, 0);
   if ((host(kAmdFeatures, 0)[2] & kTopologyExtensions) != 0) {
-    for (std::uint32_t index = 0; index < kMostCaches && add(kAmdCaches, index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX); ++index) {
+    for (std::uint32_t index = 0; index < kMostCaches && add(kAmdCaches, index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
+         ++index) {
     }
   }
 }

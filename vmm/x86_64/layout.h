@@ -15,18 +15,18 @@ inline constexpr std::uint64_t kGiB = 1ULL << 30U;
 
 // --- Low memory, below 1 MiB: what a kernel is handed at entry. All of it is RAM.
 inline constexpr GuestRange kGdt{GuestAddr{0x500}, 0x100};
-inline constexpr GuestRange kPvhStartInfo{GuestAddr{0x6000}, 0x1000};     // hvm_start_info, modules, memory map
-inline constexpr GuestRange kZeroPage{GuestAddr{0x7000}, 0x1000};         // struct boot_params
-inline constexpr GuestRange kPageTables{GuestAddr{0x9000}, 0x6000};       // PML4, PDPT, four page directories
+inline constexpr GuestRange kPvhStartInfo{GuestAddr{0x6000}, 0x1000};  // hvm_start_info, modules, memory map
+inline constexpr GuestRange kZeroPage{GuestAddr{0x7000}, 0x1000};      // struct boot_params
+inline constexpr GuestRange kPageTables{GuestAddr{0x9000}, 0x6000};    // PML4, PDPT, four page directories
 inline constexpr GuestRange kBootStack{GuestAddr{0xf000}, 0x1000};
 inline constexpr GuestRange kCommandLine{GuestAddr{0x20000}, 0x10000};
 
 // --- Firmware's share of the first MiB: reserved in the e820 map.
-inline constexpr GuestRange kEbda{GuestAddr{0x9fc00}, 0x400};             // MP floating pointer structure
-inline constexpr GuestRange kVgaHole{GuestAddr{0xa0000}, 0x40000};        // absent video and option ROMs
-inline constexpr GuestRange kRsdp{GuestAddr{0xe0000}, 0x1000};            // ACPI root pointer, where BIOSes put it
-inline constexpr GuestRange kMpTable{GuestAddr{0xf0000}, 0xfff0};         // MP configuration table
-inline constexpr GuestRange kResetVector{GuestAddr{0xffff0}, 0x10};       // where a jump "to the BIOS" lands
+inline constexpr GuestRange kEbda{GuestAddr{0x9fc00}, 0x400};        // MP floating pointer structure
+inline constexpr GuestRange kVgaHole{GuestAddr{0xa0000}, 0x40000};   // absent video and option ROMs
+inline constexpr GuestRange kRsdp{GuestAddr{0xe0000}, 0x1000};       // ACPI root pointer, where BIOSes put it
+inline constexpr GuestRange kMpTable{GuestAddr{0xf0000}, 0xfff0};    // MP configuration table
+inline constexpr GuestRange kResetVector{GuestAddr{0xffff0}, 0x10};  // where a jump "to the BIOS" lands
 
 inline constexpr GuestAddr kHighMemory{1 * kMiB};
 
@@ -50,9 +50,9 @@ inline constexpr PortRange kI8042Command{0x64, 1};
 inline constexpr PortRange kRtc{0x70, 2};
 inline constexpr PortRange kIsaDebugExit{0xf4, 4};
 inline constexpr PortRange kCom1{0x3f8, 8};
-inline constexpr PortRange kExitPort{0x500, 4};    // the low byte written here is the VM's exit code
-inline constexpr PortRange kPvpanic{0x505, 1};     // QEMU's customary port for pvpanic
-inline constexpr PortRange kAcpiSleep{0x600, 2};   // sleep control, sleep status
+inline constexpr PortRange kExitPort{0x500, 4};   // the low byte written here is the VM's exit code
+inline constexpr PortRange kPvpanic{0x505, 1};    // QEMU's customary port for pvpanic
+inline constexpr PortRange kAcpiSleep{0x600, 2};  // sleep control, sleep status
 inline constexpr PortRange kAcpiReset{0x602, 1};
 inline constexpr PortRange kAcpiEvents{0x604, 1};  // which event raised the GED's interrupt
 
@@ -84,10 +84,9 @@ static_assert(detail::disjoint(std::array{kPciMmio32, kPciEcam, kVirtioMmio, kIo
 static_assert(kMmioHole.contains(kPciMmio32) && kMmioHole.contains(kPciEcam) && kMmioHole.contains(kVirtioMmio) &&
               kMmioHole.contains(kIoApic) && kMmioHole.contains(kLocalApic) && kMmioHole.contains(kKvmIdentityMap) &&
               kMmioHole.contains(kKvmTss));
-static_assert(detail::disjoint(std::array{detail::as_range(kI8042Command),
-                                          detail::as_range(kRtc), detail::as_range(kIsaDebugExit),
-                                          detail::as_range(kCom1), detail::as_range(kExitPort),
-                                          detail::as_range(kPvpanic), detail::as_range(kAcpiSleep),
-                                          detail::as_range(kAcpiReset), detail::as_range(kAcpiEvents)}));
+static_assert(detail::disjoint(std::array{
+    detail::as_range(kI8042Command), detail::as_range(kRtc), detail::as_range(kIsaDebugExit), detail::as_range(kCom1),
+    detail::as_range(kExitPort), detail::as_range(kPvpanic), detail::as_range(kAcpiSleep), detail::as_range(kAcpiReset),
+    detail::as_range(kAcpiEvents)}));
 
 }  // namespace martlet::layout

@@ -19,8 +19,8 @@ enum Msr : std::uint32_t {
   kMiscEnable = 0x1a0,
   kMtrrDefType = 0x2ff,
 };
-constexpr std::uint64_t kFastStrings = 1;            // IA32_MISC_ENABLE bit 0
-constexpr std::uint64_t kMtrrEnable = 1ULL << 11U;   // without it Linux also goes without PAT
+constexpr std::uint64_t kFastStrings = 1;           // IA32_MISC_ENABLE bit 0
+constexpr std::uint64_t kMtrrEnable = 1ULL << 11U;  // without it Linux also goes without PAT
 constexpr std::uint64_t kMtrrWriteBack = 6;
 
 // Local APIC registers, as offsets into its page (Intel SDM vol. 3A, table 11-1).
@@ -70,8 +70,8 @@ void create_interrupt_controllers(const KvmSystem& system, Vm& vm, std::uint32_t
     vm.enable(KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
               "KVM_CAP_X2APIC_API");
   } else if (cpus > 255) {
-    throw HostError{fmt::format("--cpus {}: this host's KVM has no KVM_CAP_X2APIC_API; 255 at most, or use Linux 4.8 or later",
-                                cpus)};
+    throw HostError{fmt::format(
+        "--cpus {}: this host's KVM has no KVM_CAP_X2APIC_API; 255 at most, or use Linux 4.8 or later", cpus)};
   }
   kvm_ioctl(vm.fd(), KVM_CREATE_IRQCHIP, 0UL, "KVM_CREATE_IRQCHIP");
   kvm_pit_config pit{};

@@ -157,8 +157,9 @@ void handle_interrupt(guest::Frame* frame) {
   }
   guest::u64 cr2;
   asm volatile("movq %%cr2, %0" : "=r"(cr2));
-  guest::print(frame->vector < guest::kFirstInterrupt ? "exception " : "unexpected interrupt ", frame->vector, " error ",
-               Hex{frame->error}, " rip ", Hex{frame->rip}, " rsp ", Hex{frame->rsp}, " cr2 ", Hex{cr2}, "\n");
+  guest::print(frame->vector < guest::kFirstInterrupt ? "exception " : "unexpected interrupt ", frame->vector,
+               " error ", Hex{frame->error}, " rip ", Hex{frame->rip}, " rsp ", Hex{frame->rsp}, " cr2 ", Hex{cr2},
+               "\n");
   guest::exit_with(guest::kExceptionExit);
 }
 

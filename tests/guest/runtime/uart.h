@@ -18,13 +18,13 @@ enum UartRegister : u16 {
   kUartModemStatus = 6,
   kUartScratch = 7,
 };
-inline constexpr u8 kDataReady = 0x01;        // line status
+inline constexpr u8 kDataReady = 0x01;  // line status
 inline constexpr u8 kTransmitterEmpty = 0x20;
-inline constexpr u8 kEightBits = 0x03;        // line control
+inline constexpr u8 kEightBits = 0x03;  // line control
 inline constexpr u8 kDivisorAccess = 0x80;
-inline constexpr u8 kFifoEnable = 0x01;       // FIFO control
+inline constexpr u8 kFifoEnable = 0x01;  // FIFO control
 inline constexpr u8 kFifoClear = 0x06;
-inline constexpr u8 kModemReady = 0x0b;       // modem control: DTR, RTS, OUT2 (the interrupt line's gate)
+inline constexpr u8 kModemReady = 0x0b;  // modem control: DTR, RTS, OUT2 (the interrupt line's gate)
 inline constexpr u8 kModemLoopback = 0x10;
 inline constexpr u8 kReceivedInterrupt = 0x01;  // interrupt enable
 

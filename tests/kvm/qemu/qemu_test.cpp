@@ -22,8 +22,8 @@ struct Guest {
 };
 
 std::vector<std::string> qemu_command(const Guest& guest) {
-  std::vector<std::string> command{"qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config",
-                                   "-display", "none", "-vga", "none", "-no-reboot", "-device",
+  std::vector<std::string> command{"qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-nodefaults",
+                                   "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot", "-device",
                                    "isa-debug-exit,iobase=0xf4,iosize=4", "-M", guest.machine, "-m", guest.memory,
                                    "-kernel", std::string{GUEST_DIR "/"}.append(guest.name).append(".elf"),
                                    // Where nothing answers, a PC's bus reads all ones and QEMU reads zero.
@@ -48,8 +48,8 @@ void expect_satisfied(const Outcome& guest, std::string_view last_words) {
 
 /// Runs it under a QMP monitor and returns what that has to say about the end.
 std::string events_of(Guest guest) {
-  guest.options.insert(guest.options.end(),
-                       {"-serial", "null", "-S", "-chardev", "stdio,id=monitor", "-mon", "chardev=monitor,mode=control"});
+  guest.options.insert(guest.options.end(), {"-serial", "null", "-S", "-chardev", "stdio,id=monitor", "-mon",
+                                             "chardev=monitor,mode=control"});
   Subprocess qemu{{.command = qemu_command(guest), .input = Subprocess::Input::Pipe}};
   qemu.type("{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"cont\"}\n");
   const auto ended = qemu.wait();
@@ -118,7 +118,8 @@ TEST(Halt, AnInterruptEndsIt) {
 
 TEST(ExitCodes, ByIsaDebugExit) {
   for (const int code : {0, 1, 63, 127, 128, 200}) {
-    EXPECT_EQ(run_qemu({.name = "exit", .append = "via=debug code=" + std::to_string(code)}).exit_code, debug_exit(code));
+    EXPECT_EQ(run_qemu({.name = "exit", .append = "via=debug code=" + std::to_string(code)}).exit_code,
+              debug_exit(code));
   }
   EXPECT_EQ(run_qemu({.name = "exit", .append = "via=debug width=4 code=4660"}).exit_code, debug_exit(0x1234));
 }
@@ -131,7 +132,8 @@ TEST(Reset, ByEveryRoute) {
                                        {"microvm", "by=acpi"}})  // one in memory
   {
     const auto events = events_of({.name = "reset", .append = route, .machine = machine});
-    EXPECT_NE(events.find(R"("reason": "guest-reset")"), std::string::npos) << machine << " " << route << "\n" << events;
+    EXPECT_NE(events.find(R"("reason": "guest-reset")"), std::string::npos) << machine << " " << route << "\n"
+                                                                            << events;
   }
 }
 
@@ -149,8 +151,9 @@ TEST(Panic, ByPvpanic) {
 
 TEST(Serial, InputComesBack) {
   for (const char* way : {"by=poll", "by=interrupt"}) {
-    Subprocess qemu{{.command = qemu_command({.name = "echo", .append = way, .options = {"-serial", "stdio", "-monitor", "none"}}),
-                     .input = Subprocess::Input::Pipe}};
+    Subprocess qemu{
+        {.command = qemu_command({.name = "echo", .append = way, .options = {"-serial", "stdio", "-monitor", "none"}}),
+         .input = Subprocess::Input::Pipe}};
     ASSERT_TRUE(qemu.wait_for("ready\n")) << qemu.wait();
     qemu.type("hello\x04");
     const auto guest = qemu.wait();
