@@ -21,7 +21,7 @@ constexpr Signature kCreatorId{'M', 'R', 'T', 'L'};
 #pragma pack(push, 1)
 
 struct TableHeader {  // ACPI 6.5 §5.2.6
-  Signature signature;
+  Signature signature{};
   std::uint32_t length = 0;
   std::uint8_t revision = 0;
   std::uint8_t checksum = 0;

@@ -58,7 +58,7 @@ void check_bootable(const RegularFile& file, const setup_header& header) {
 }  // namespace
 
 bool is_bzimage(Probe start) noexcept {
-  setup_header header;
+  setup_header header{};
   std::memcpy(&header, &start[kHeaderStart], sizeof header);
   return header.boot_flag == kBootFlag && header.header == kHeaderMagic;
 }

@@ -146,7 +146,7 @@ void CpioTree::scan_directory(const std::string& name) {
     return note_unreadable(path, error);
   }
   for (const auto& child : names) {
-    scan(name.empty() ? child : name + "/" + child);
+    scan(name.empty() ? child : fmt::format("{}/{}", name, child));
   }
 }
 

@@ -111,10 +111,9 @@ void Rtc::write_indexed(std::uint8_t value) noexcept {
       write_register_b(value);
       return;
     case Register::C:
-    case Register::D:
-      return;  // read-only
-    case Register::Weekday:
-      return;  // follows from the date
+    case Register::D:        // read-only
+    case Register::Weekday:  // follows from the date
+      return;
     case Register::Seconds:
     case Register::Minutes:
     case Register::Hours:

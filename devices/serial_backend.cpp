@@ -243,7 +243,7 @@ void SerialBackend::pump_input() {
     return;
   }
   deliver();
-  std::array<std::byte, kTypeAheadSize> chunk;
+  std::array<std::byte, kTypeAheadSize> chunk{};
   for (int reads = 0; input_; ++reads) {
     std::size_t size = chunk.size();
     if (!hooks_.typed) {
@@ -344,7 +344,7 @@ void SerialBackend::accept_client() {
 void SerialBackend::client_left() {
   unwatch_output();
   output_ = {};
-  std::array<std::byte, kTypeAheadSize> chunk;
+  std::array<std::byte, kTypeAheadSize> chunk{};
   std::ptrdiff_t got = -EINTR;
   while ((got > 0 || got == -EINTR) && waiting_.size() < kTypeAheadSize) {
     got = input_.read(std::span{chunk}.first(kTypeAheadSize - waiting_.size()));

@@ -133,7 +133,7 @@ RawTerminal::RawTerminal(int fd) : is_terminal_{::isatty(fd) == 1} {
   }
   the_terminal.fd = fd;
   the_terminal.continued = continued_.get();
-  static const bool at_exit [[maybe_unused]] = std::atexit(restore) == 0;
+  static const bool kAtExit [[maybe_unused]] = std::atexit(restore) == 0;
   for (const int signal : kFaults) {
     handle(signal, on_fatal);
   }
