@@ -1,8 +1,17 @@
 #include "vmm/kvm/capabilities.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 
+#include "vmm/base/error.h"
+
 namespace martlet {
+
+void refuse_without(const Capability& capability) {
+  throw HostError{fmt::format("this host's KVM lacks {} ({}): use Linux {} or later", capability.name,
+                              capability.purpose, capability.since)};
+}
 
 std::string_view fix_for_kvm_open(int error) noexcept {
   switch (error) {

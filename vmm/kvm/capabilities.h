@@ -16,6 +16,8 @@ struct Capability {
   bool required;           ///< else Martlet does without
 };
 
+[[noreturn]] void refuse_without(const Capability& capability);
+
 inline constexpr std::array kCapabilities = {
     Capability{KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", "guest memory", "2.6.23", true},
     Capability{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", "in-kernel interrupt controllers", "2.6.22", true},
@@ -36,6 +38,16 @@ inline constexpr std::array kCapabilities = {
 #endif
     Capability{KVM_CAP_BINARY_STATS_FD, "KVM_CAP_BINARY_STATS_FD", "KVM's own counters in --stats", "5.14", false},
 };
+
+/// Throws HostError for the first required capability that `extension` (as KVM_CHECK_EXTENSION) has not got.
+template <class Query>
+void require_capabilities(Query extension) {
+  for (const auto& needed : kCapabilities) {
+    if (needed.required && extension(needed.number) <= 0) {
+      refuse_without(needed);
+    }
+  }
+}
 
 /// " - what to do about it" for a /dev/kvm that cannot be opened; empty when there is no advice.
 [[nodiscard]] std::string_view fix_for_kvm_open(int error) noexcept;

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 
-#include <array>
 #include <cerrno>
 #include <system_error>
 
@@ -43,12 +42,7 @@ KvmSystem::KvmSystem(const std::string& path) : fd_{open_kvm(path)} {
                         : fmt::format("{} speaks KVM API version {}, Martlet needs {}: use Linux 2.6.22 or later", path,
                                       version, KVM_API_VERSION)};
   }
-  for (const auto& needed : kCapabilities) {
-    if (needed.required && extension(needed.number) <= 0) {
-      throw HostError{fmt::format("this host's KVM lacks {} ({}): use Linux {} or later", needed.name, needed.purpose,
-                                  needed.since)};
-    }
-  }
+  require_capabilities([this](int capability) { return extension(capability); });
 }
 
 int KvmSystem::extension(int capability) const noexcept { return ::ioctl(fd_.get(), KVM_CHECK_EXTENSION, capability); }
