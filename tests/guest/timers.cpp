@@ -72,6 +72,9 @@ void tsc_deadline() {
   constexpr u64 kDistance = 1'000'000;
   apic_ticks = 0;
   LocalApic::write(kApicTimer, kApicVector | kTimerTscDeadline);
+  // A memory-mapped write may be overtaken by WRMSR (Intel SDM vol. 3A, section 11.5.4.1); without SSE2's
+  // MFENCE a locked instruction keeps them in order.
+  asm volatile("lock orl $0, (%%rsp)" : : : "cc", "memory");
   for (int i = 0; i < kTicks; ++i) {
     const u64 deadline = read_tsc() + kDistance;
     write_msr(kMsrTscDeadline, deadline);
