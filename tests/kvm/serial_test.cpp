@@ -285,7 +285,7 @@ TEST(SerialSocket, LeftByAVmThatWasKilledIsTakenOver) {
     killed.send_signal(SIGKILL);
     EXPECT_EQ(killed.wait().signal, SIGKILL);
   }
-  Subprocess next{{.command = martlet_command(guest)}};
+  const Subprocess next{{.command = martlet_command(guest)}};
   Line line{connect_to(path)};
   EXPECT_TRUE(line.wait_for("asleep\n"));
 }

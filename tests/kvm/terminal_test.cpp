@@ -107,7 +107,7 @@ TEST_F(AtATerminal, AFatalSignalGivesItBack) {
   for (const int signal : {SIGSEGV, SIGABRT, SIGQUIT}) {
     // Not a sanitizer's affair, and no core file.
     auto config = start({.name = "spin"});
-    config.command.insert(config.command.begin(), {"sh", "-c", "ulimit -c 0; exec \"$0\" \"$@\""});
+    config.command.insert(config.command.begin(), {"sh", "-c", R"(ulimit -c 0; exec "$0" "$@")"});
     Subprocess vmm{config};
     ASSERT_TRUE(vmm.wait_for("spinning 1\n")) << vmm.wait();
     vmm.send_signal(signal);

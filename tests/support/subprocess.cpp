@@ -183,23 +183,20 @@ Subprocess::Subprocess(Config config) : config_{std::move(config)} {
   err_ = std::move(errors.reader);
   make_non_blocking(err_.get());
 
-  std::vector<char*> arguments;
-  for (auto& argument : config_.command) {
-    arguments.push_back(argument.data());
-  }
-  arguments.push_back(nullptr);
-  std::vector<std::string> added;
-  for (const auto& [name, value] : config_.environment) {
-    added.push_back(name + "=" + value);
-  }
-  std::vector<char*> environment;
-  for (auto& variable : added) {  // first, so that they win
-    environment.push_back(variable.data());
-  }
+  const auto terminated = [](std::vector<std::string>& words) {
+    std::vector<char*> pointers(words.size() + 1, nullptr);
+    std::ranges::transform(words, pointers.begin(), [](std::string& word) { return word.data(); });
+    return pointers;
+  };
+  std::vector<std::string> variables;  // ours come first, so that they win
+  std::ranges::transform(config_.environment, std::back_inserter(variables), [](const auto& variable) {
+    return std::string{variable.first}.append("=").append(variable.second);
+  });
   for (char** variable = environ; *variable != nullptr; ++variable) {
-    environment.push_back(*variable);
+    variables.emplace_back(*variable);
   }
-  environment.push_back(nullptr);
+  const auto arguments = terminated(config_.command);
+  const auto environment = terminated(variables);
   const pid_t parent = ::getpid();
   end_ = std::chrono::steady_clock::now() + config_.deadline;
   pid_ = ::fork();
