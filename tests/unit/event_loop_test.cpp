@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
 
+#include <thread>
+
 #include "vmm/base/ending.h"
 #include "vmm/base/error.h"
 
@@ -78,6 +80,43 @@ TEST(StopLine, TheFirstRequestWins) {
   EXPECT_EQ(stop.ending()->kind, Ending::Kind::GuestExit);
   EXPECT_EQ(stop.ending()->code, 7);
   EXPECT_EQ(drain_counter(stop.fd()), 1U);
+}
+
+TEST(EventLoop, DoesCallsOfOtherThreadsOnItsOwn) {
+  EventLoop loop;
+  std::thread::id where;
+  int calls = 0;
+  loop.call([&] { ++calls; });  // nobody runs it: here and now
+  EXPECT_EQ(calls, 1);
+  std::thread other{[&] {
+    for (int i = 0; i < 1000; ++i) {
+      loop.call([&] {
+        where = std::this_thread::get_id();
+        loop.call([&] { ++calls; });  // from the loop itself: at once
+      });
+    }
+    loop.call([&] { loop.stop(); });
+    loop.call([&] { ++calls; });  // whether it still runs or not
+  }};
+  loop.run();
+  other.join();
+  EXPECT_EQ(calls, 1002);
+  EXPECT_EQ(where, std::this_thread::get_id());
+}
+
+TEST(EventLoop, CallsAreOneAtATimeThoughNobodyRunsIt) {
+  EventLoop loop;
+  int calls = 0;  // unguarded: TSan would tell
+  const auto many = [&] {
+    for (int i = 0; i < 1000; ++i) {
+      loop.call([&] { ++calls; });
+    }
+  };
+  std::thread a{many};
+  std::thread b{many};
+  a.join();
+  b.join();
+  EXPECT_EQ(calls, 2000);
 }
 
 }  // namespace

@@ -12,7 +12,13 @@
 
 namespace martlet {
 
-EventLoop::EventLoop() : epoll_{check(::epoll_create1(EPOLL_CLOEXEC), "epoll")} {}
+EventLoop::EventLoop() : epoll_{check(::epoll_create1(EPOLL_CLOEXEC), "epoll")} {
+  watch(called_.get(), EPOLLIN, [this](std::uint32_t) {
+    drain_counter(called_.get());
+    std::unique_lock lock{mutex_};
+    do_calls(lock);
+  });
+}
 
 bool EventLoop::watch(int fd, std::uint32_t events, Handler handler) {
   epoll_event event{};
@@ -41,7 +47,62 @@ void EventLoop::unwatch(int fd) {
   }
 }
 
+void EventLoop::call(const std::function<void()>& task) {
+  std::unique_lock lock{mutex_};
+  if (worker_ == std::this_thread::get_id()) {
+    lock.unlock();
+    task();
+    return;
+  }
+  Call mine{task};
+  calls_.push_back(&mine);
+  if (running_) {
+    signal_eventfd(called_.get());
+  } else if (worker_ == std::thread::id{}) {
+    worker_ = std::this_thread::get_id();
+    do_calls(lock);
+    worker_ = {};
+    changed_.notify_all();
+  }  // else somebody does calls right now, ours among them
+  changed_.wait(lock, [&] { return mine.done; });
+}
+
+void EventLoop::do_calls(std::unique_lock<std::mutex>& lock) {
+  while (!calls_.empty()) {
+    auto* const call = calls_.front();
+    calls_.erase(calls_.begin());
+    lock.unlock();
+    call->task();
+    lock.lock();
+    call->done = true;
+  }
+  changed_.notify_all();
+}
+
+/// While it lives, calls wait for the loop; when it goes, those that still wait are done.
+class EventLoop::Running {
+ public:
+  explicit Running(EventLoop& loop) : loop_{loop} {
+    std::unique_lock lock{loop_.mutex_};
+    loop_.changed_.wait(lock, [&] { return loop_.worker_ == std::thread::id{}; });
+    loop_.running_ = true;
+    loop_.worker_ = std::this_thread::get_id();
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() {
+    std::unique_lock lock{loop_.mutex_};
+    loop_.running_ = false;
+    loop_.do_calls(lock);
+    loop_.worker_ = {};
+  }
+
+ private:
+  EventLoop& loop_;
+};
+
 void EventLoop::run() {
+  const Running running{*this};
   while (!stopped_) {
     std::array<epoll_event, 16> events{};
     const int ready = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);

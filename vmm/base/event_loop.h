@@ -1,10 +1,14 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "vmm/base/fd.h"
 
@@ -26,15 +30,34 @@ class EventLoop {
   /// May be called from the handler itself.
   void unwatch(int fd);
 
+  /// Does `task` on the loop's thread and returns when it is done. From any thread: the loop never waits for
+  /// the caller. While nobody is inside run(), before or after, it is done here and now, one at a time.
+  void call(const std::function<void()>& task);
+
   /// Handles events until stop(). Throws what a handler throws.
   void run();
   /// Ends run() after the current handler. From a handler, or before run().
   void stop() noexcept { stopped_ = true; }
 
  private:
+  struct Call {
+    const std::function<void()>& task;
+    bool done = false;
+  };
+  class Running;
+
+  void do_calls(std::unique_lock<std::mutex>& lock);
+
   Fd epoll_;
   std::map<int, std::shared_ptr<Handler>> handlers_;
   bool stopped_ = false;
+
+  Fd called_ = make_eventfd();
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::vector<Call*> calls_;
+  bool running_ = false;
+  std::thread::id worker_;  // who may touch what the loop's handlers touch
 };
 
 /// A one-shot or periodic timer on an event loop. Nothing ticks while it is not set.
