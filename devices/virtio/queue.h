@@ -95,6 +95,13 @@ class VirtQueue {
   /// Gives `chain` back with `written` bytes written from the start of its writable part. The driver sees
   /// it at once; it is interrupted by the next notify().
   virtual void complete(DescriptorChain&& chain, std::uint32_t written) noexcept = 0;
+  struct Completion {
+    DescriptorChain chain;
+    std::uint32_t written = 0;
+  };
+  /// Several chains that mean something together only, as a frame over merged receive buffers does
+  /// (§5.1.6.4): in this order, and the driver sees all of them or none. They are spent afterwards.
+  virtual void complete_together(std::span<Completion> completions) noexcept = 0;
   /// Interrupts the driver if it wants to hear of what was completed since the last call. Once a batch.
   virtual void notify() noexcept = 0;
 
