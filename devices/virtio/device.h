@@ -45,6 +45,9 @@ class VirtioDevice {
   /// The queue is the device's until it is stopped. Requests may wait in it already. `kick` is readable
   /// when the driver notifies (for backends that serve the queue themselves; else notified() is called).
   virtual void start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept = 0;
+  /// Asked after start_queue(): true if somebody else reads `kick` until the queue is stopped (vhost). The
+  /// transport then leaves it alone and never calls notified().
+  [[nodiscard]] virtual bool serves_itself(std::uint16_t /*index*/) const noexcept { return false; }
   /// The driver notified the queue. Only while it is started.
   virtual void notified(std::uint16_t index) noexcept = 0;
   /// The queue is gone when this returns: its requests completed or dropped, nothing in flight touches

@@ -14,6 +14,10 @@ class Doorbells {
   virtual bool add(GuestAddr addr, int eventfd) noexcept = 0;
   virtual void remove(GuestAddr addr, int eventfd) noexcept = 0;
 
+  /// The same for 32-bit writes of exactly `value`.
+  virtual bool add_value(GuestAddr /*addr*/, std::uint32_t /*value*/, int /*eventfd*/) noexcept { return false; }
+  virtual void remove_value(GuestAddr /*addr*/, std::uint32_t /*value*/, int /*eventfd*/) noexcept {}
+
  protected:
   ~Doorbells() = default;
 };
