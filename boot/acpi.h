@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -18,7 +19,8 @@ enum class AcpiEvent : std::uint8_t { PowerButton = 1U << 0U };
 
 struct AcpiConfig {
   std::uint32_t cpus = 1;            ///< their APIC ids are 0 to cpus - 1
-  std::optional<GuestRange> ecam{};  ///< PCI configuration space from bus 0 on, 1 MiB a bus; none: no MCFG
+  std::optional<GuestRange> ecam{};  ///< PCI configuration space from bus 0 on, 1 MiB a bus; none: no PCI
+  std::size_t virtio_mmio = 0;       ///< devices, at layout::virtio_mmio(0) and after
 };
 
 /// The machine's ACPI tables: hardware-reduced (ACPI 6.5 §3.11.1), so no PM timer, SCI or FACS, and

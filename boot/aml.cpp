@@ -45,10 +45,14 @@ enum Descriptor : std::uint8_t {
   kIoPorts = 0x47,
   kEndTag = 0x79,
   kMemory32Fixed = 0x86,
+  kDWordAddressSpace = 0x87,
+  kWordAddressSpace = 0x88,
   kExtendedInterrupt = 0x89,
 };
 constexpr std::uint8_t kDecode16 = 1;
 constexpr std::uint8_t kReadWrite = 1;
+enum AddressSpace : std::uint8_t { kMemoryRange = 0, kBusNumberRange = 2 };  // §6.4.3.5
+constexpr std::uint8_t kProducerFixed = 0x0c;  // §6.4.3.5: a bridge's window, both its ends fixed
 constexpr std::uint8_t kConsumerEdgeHighExclusive = 0x03;  // §6.4.3.6: bit 0 consumer, bit 1 edge
 
 void append(Bytes& to, const Bytes& more) { to.insert(to.end(), more.begin(), more.end()); }
@@ -163,9 +167,11 @@ Bytes eisa_id(std::string_view id) {
   return result;
 }
 
-Bytes package(Terms elements) {
+Bytes package(std::span<const Bytes> elements) {
   Bytes content{static_cast<std::uint8_t>(elements.size())};
-  append(content, elements);
+  for (const auto& element : elements) {
+    append(content, element);
+  }
   return block({kPackageOp}, content);
 }
 
@@ -224,6 +230,28 @@ Bytes interrupt(std::uint32_t gsi) {
 
 Bytes memory32(std::uint32_t start, std::uint32_t size) {
   return join({{kMemory32Fixed}, little_endian(9, 2), {kReadWrite}, little_endian(start, 4), little_endian(size, 4)});
+}
+
+Bytes bus_numbers(std::uint8_t first, std::uint8_t last) {
+  return join({{kWordAddressSpace},
+               little_endian(13, 2),
+               {kBusNumberRange, kProducerFixed, 0},
+               little_endian(0, 2),  // granularity
+               little_endian(first, 2),
+               little_endian(last, 2),
+               little_endian(0, 2),  // translation
+               little_endian(last - first + 1U, 2)});
+}
+
+Bytes memory_window32(std::uint32_t start, std::uint32_t size) {
+  return join({{kDWordAddressSpace},
+               little_endian(23, 2),
+               {kMemoryRange, kProducerFixed, kReadWrite},
+               little_endian(0, 4),  // granularity
+               little_endian(start, 4),
+               little_endian(start + size - 1, 4),
+               little_endian(0, 4),  // translation
+               little_endian(size, 4)});
 }
 
 }  // namespace martlet::aml

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -17,7 +18,8 @@ using Terms = std::initializer_list<Bytes>;
 [[nodiscard]] Bytes string(std::string_view text);
 /// A compressed EISA id, for example "PNP0501".
 [[nodiscard]] Bytes eisa_id(std::string_view id);
-[[nodiscard]] Bytes package(Terms elements);
+[[nodiscard]] Bytes package(std::span<const Bytes> elements);
+[[nodiscard]] inline Bytes package(Terms elements) { return package(std::span{elements.begin(), elements.size()}); }
 
 // --- Named objects.
 [[nodiscard]] Bytes name(std::string_view path, const Bytes& value);
@@ -43,5 +45,8 @@ using Terms = std::initializer_list<Bytes>;
 [[nodiscard]] Bytes isa_interrupt(std::uint8_t irq);
 [[nodiscard]] Bytes interrupt(std::uint32_t gsi);
 [[nodiscard]] Bytes memory32(std::uint32_t start, std::uint32_t size);
+/// What a bridge hands on to the bus behind it: bus numbers, addresses of memory.
+[[nodiscard]] Bytes bus_numbers(std::uint8_t first, std::uint8_t last);
+[[nodiscard]] Bytes memory_window32(std::uint32_t start, std::uint32_t size);
 
 }  // namespace martlet::aml

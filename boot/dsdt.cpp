@@ -1,5 +1,9 @@
 #include "boot/dsdt.h"
 
+#include <fmt/format.h>
+
+#include <vector>
+
 #include "vmm/x86_64/layout.h"
 
 namespace martlet {
@@ -54,12 +58,46 @@ Bytes motherboard(const AcpiConfig& config) {
                                claim(layout::kAcpiReset), claim(layout::kAcpiEvents), ecam}))});
 }
 
+/// A PCI host bridge with one bus (PCI Firmware Specification 3.3 §4). Without PCI Express's _HID, whose
+/// _OSC would only be asked for what this bus has not got.
+Bytes pci_bus() {
+  constexpr std::uint32_t kAllFunctions = 0xffff;
+  constexpr std::uint8_t kIntA = 0;
+  std::vector<Bytes> routes;
+  for (std::uint32_t slot = 1; slot < layout::kPciSlots; ++slot) {
+    const auto gsi = layout::kPciIrqs.at(slot % layout::kPciIrqs.size());
+    routes.push_back(
+        package({integer(slot << 16U | kAllFunctions), integer(kIntA), integer(0), integer(gsi)}));  // ACPI 6.5 §6.2.13
+  }
+  const auto window = memory_window32(static_cast<std::uint32_t>(raw(layout::kPciMmio32.start)),
+                                      static_cast<std::uint32_t>(layout::kPciMmio32.size));
+  return device("PCI0", {name("_HID", eisa_id("PNP0A03")), name("_UID", integer(0)), name("_SEG", integer(0)),
+                         name("_BBN", integer(0)), name("_PRT", package(routes)),
+                         name("_CRS", resources({bus_numbers(0, 0), claim(layout::kPciConfigAddress),
+                                                 claim(layout::kPciConfigData), window}))});
+}
+
+/// virtio 1.2 has no ACPI binding of its own; this is the id that Linux's and other drivers know.
+Bytes virtio_mmio(std::size_t slot) {
+  const auto range = layout::virtio_mmio(slot);
+  return device(fmt::format("VR{:02X}", slot),
+                {name("_HID", string("LNRO0005")), name("_UID", integer(slot)),
+                 name("_CRS", resources({memory32(static_cast<std::uint32_t>(raw(range.start)),
+                                                  static_cast<std::uint32_t>(range.size)),
+                                         interrupt(layout::kVirtioMmioIrqs.at(slot))}))});
+}
+
 }  // namespace
 
 Bytes dsdt_terms(const AcpiConfig& config) {
   const auto off = package({integer(kAcpiSleepTypeOff), integer(0), integer(0), integer(0)});
-  const auto devices = scope(
-      "\\_SB", {serial_port(), real_time_clock(), panic_device(), power_button(), event_device(), motherboard(config)});
+  Bytes buses = config.ecam ? pci_bus() : Bytes{};
+  for (std::size_t slot = 0; slot < config.virtio_mmio; ++slot) {
+    const auto node = virtio_mmio(slot);
+    buses.insert(buses.end(), node.begin(), node.end());
+  }
+  const auto devices = scope("\\_SB", {serial_port(), real_time_clock(), panic_device(), power_button(), event_device(),
+                                       motherboard(config), buses});
   auto terms = name("\\_S5", off);
   terms.insert(terms.end(), devices.begin(), devices.end());
   return terms;

@@ -87,7 +87,18 @@ void write_cpus(FdtWriter& fdt, std::uint32_t cpus) {
   });
 }
 
-void write_interrupt_controllers(FdtWriter& fdt) {
+/// bindings/virtio/mmio.yaml
+void write_virtio_mmio(FdtWriter& fdt, std::size_t slot) {
+  const auto range = layout::virtio_mmio(slot);
+  fdt.node(at("virtio", raw(range.start)), [&] {
+    fdt.text("compatible", "virtio,mmio");
+    fdt.range("reg", range);
+    fdt.cells("interrupt-parent", {kIoApicPhandle});
+    fdt.cells("interrupts", {layout::kVirtioMmioIrqs.at(slot), kEdgeRising});
+  });
+}
+
+void write_soc(FdtWriter& fdt, std::size_t virtio_mmio) {
   fdt.node("soc", [&] {
     fdt.text("compatible", "simple-bus");
     fdt.cells("#address-cells", {2});
@@ -109,6 +120,9 @@ void write_interrupt_controllers(FdtWriter& fdt) {
       fdt.cells("#interrupt-cells", {2});
       fdt.flag("intel,virtual-wire-mode");
     });
+    for (std::size_t slot = 0; slot < virtio_mmio; ++slot) {
+      write_virtio_mmio(fdt, slot);
+    }
   });
 }
 
@@ -168,7 +182,9 @@ std::vector<std::byte> make_fdt(const FdtConfig& config) {
   constexpr std::size_t kFixedPart = 4096;
   constexpr std::size_t kPerCpu = 128;
   constexpr std::size_t kPerRange = 128;
-  FdtWriter fdt{kFixedPart + config.cpus * kPerCpu + config.ram.size() * kPerRange + config.command_line.size()};
+  constexpr std::size_t kPerDevice = 256;
+  FdtWriter fdt{kFixedPart + config.cpus * kPerCpu + config.ram.size() * kPerRange + config.command_line.size() +
+                config.virtio_mmio * kPerDevice};
   fdt.node("", [&] {
     fdt.text("compatible", "martlet,pc");
     fdt.text("model", "Martlet virtual machine");
@@ -189,7 +205,7 @@ std::vector<std::byte> make_fdt(const FdtConfig& config) {
       });
     }
     write_cpus(fdt, config.cpus);
-    write_interrupt_controllers(fdt);
+    write_soc(fdt, config.virtio_mmio);
     write_isa(fdt);
   });
   return fdt.finish();

@@ -15,6 +15,7 @@ struct FdtConfig {
   std::span<const GuestRange> ram;
   std::string command_line;
   std::optional<GuestRange> initrd{};
+  std::size_t virtio_mmio = 0;  ///< devices, at layout::virtio_mmio(0) and after
 };
 
 /// A flattened device tree of the machine (Devicetree Specification 0.4), for x86 kernels with CONFIG_OF.

@@ -15,7 +15,8 @@ namespace martlet {
 namespace {
 
 constexpr std::uint8_t kSpecification14 = 4;
-constexpr std::uint8_t kIsaBus = 0;
+constexpr std::uint8_t kPciBus = 0;  // kernels take the id for the bus number
+constexpr std::uint8_t kIsaBus = 1;
 constexpr std::uint8_t kIsaInterrupts = 16;
 constexpr std::uint8_t kIoApicId = 0;  // what KVM's register says after reset
 constexpr std::uint8_t kIoApicVersion = 0x11;
@@ -62,8 +63,8 @@ static_assert(sizeof(Processor) == 20);
 
 struct Bus {  // §4.3.2
   std::uint8_t type = 1;
-  std::uint8_t id = kIsaBus;
-  std::array<char, 6> name{'I', 'S', 'A', ' ', ' ', ' '};
+  std::uint8_t id = 0;
+  std::array<char, 6> name{};
 };
 static_assert(sizeof(Bus) == 8);
 
@@ -90,6 +91,7 @@ struct Interrupt {  // §4.3.4 and §4.3.5
 };
 static_assert(sizeof(Interrupt) == 8);
 
+constexpr std::uint16_t kActiveLowLevel = 0x0f;
 constexpr std::uint8_t kEnabled = 1U << 0U;
 constexpr std::uint8_t kBootProcessor = 1U << 1U;
 
@@ -121,24 +123,34 @@ FloatingPointer make_pointer() {
 
 }  // namespace
 
-void write_mp_table(const GuestMemory& memory, std::uint32_t cpus) {
+void write_mp_table(const GuestMemory& memory, const MpTableConfig& config) {
   ConfigTable table;
-  for (std::uint32_t id = 0; id < std::min(cpus, kMaxMpTableCpus); ++id) {
+  for (std::uint32_t id = 0; id < std::min(config.cpus, kMaxMpTableCpus); ++id) {
     const auto flags = static_cast<std::uint8_t>(kEnabled | (id == 0 ? kBootProcessor : 0U));
     table.add(Processor{.apic_id = static_cast<std::uint8_t>(id), .flags = flags});
   }
-  table.add(Bus{});
+  if (config.pci) {
+    table.add(Bus{.id = kPciBus, .name = {'P', 'C', 'I', ' ', ' ', ' '}});
+  }
+  table.add(Bus{.id = kIsaBus, .name = {'I', 'S', 'A', ' ', ' ', ' '}});
   table.add(IoApic{});
   // KVM's own routing connects each interrupt, the PIT's IRQ 0 too, to the pin of its number.
   for (std::uint8_t irq = 0; irq < kIsaInterrupts; ++irq) {
     table.add(Interrupt{.source_irq = irq, .destination = kIoApicId, .pin = irq});
   }
+  for (std::uint8_t slot = 1; config.pci && slot < layout::kPciSlots; ++slot) {
+    table.add(Interrupt{.flags = kActiveLowLevel,
+                        .source_bus = kPciBus,
+                        .source_irq = static_cast<std::uint8_t>(slot << 2U),  // bits 0 and 1: INTA#, §D.3
+                        .destination = kIoApicId,
+                        .pin = layout::kPciIrqs.at(slot % layout::kPciIrqs.size())});
+  }
   table.add(Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::ExtInt, .pin = 0});
   table.add(
       Interrupt{.type = EntryType::LocalInterrupt, .delivery = Delivery::Nmi, .destination = kAllLocalApics, .pin = 1});
 
-  const auto config = table.finish();
-  if (!memory.write(layout::kMpTable.start, std::as_bytes(std::span{config})) ||
+  const auto bytes = table.finish();
+  if (!memory.write(layout::kMpTable.start, std::as_bytes(std::span{bytes})) ||
       !memory.write(layout::kEbda.start, make_pointer())) {
     throw HostError{"there is no RAM for the MP table: use -m 2M or more"};
   }

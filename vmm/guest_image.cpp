@@ -39,7 +39,7 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
                                 config.kernel, format_size(align_up(raw(floor) + acpi.size(), layout::kMiB)))};
   }
   acpi.write(memory, *acpi_at);
-  write_mp_table(memory, config.cpus);
+  write_mp_table(memory, {.cpus = config.cpus});
   write_reset_vector(memory);
   const auto memory_map = make_memory_map({.ram = ram, .acpi = GuestRange{*acpi_at, acpi.size()}});
   const auto line = kernel_command_line(config);

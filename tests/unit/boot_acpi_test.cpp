@@ -67,7 +67,8 @@ class Tables {
 };
 
 const AcpiConfig kPlain{.cpus = 4};
-const AcpiConfig kFull{.cpus = 300, .ecam = GuestRange{layout::kPciEcam.start, kMiB}};
+const AcpiConfig kFull{.cpus = 300, .ecam = layout::kPciEcam};
+const AcpiConfig kMmio{.virtio_mmio = layout::kVirtioMmioIrqs.size()};
 
 TEST(BootAcpi, RootPointer) {
   const Tables tables{kPlain};
@@ -219,7 +220,7 @@ class Iasl {
 
 TEST(BootAcpi, IaslReadsEveryTableAndWritesItBack) {
   ASSERT_EQ(run("iasl -v").status, 0) << "install acpica-tools";
-  for (const auto& config : {kPlain, kFull}) {
+  for (const auto& config : {kPlain, kFull, kMmio}) {
     Iasl iasl;
     const Tables tables{config};
     for (const auto& [signature, table] : tables.all()) {
@@ -236,11 +237,28 @@ TEST(BootAcpi, DsdtHasTheMachinesDevices) {
         "\"QEMU0001\"", "Device (PWRB)", "EisaId (\"PNP0C0C\")", "\"ACPI0013\"",
         "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive", "OperationRegion (EVTR, SystemIO, 0x0604, One)",
         "Method (_EVT, 1,", "Local0 = EVTS", "If ((Local0 & One))", "Notify (PWRB, 0x80)", "EisaId (\"PNP0C02\")",
-        "IRQNoFlags ()", "Memory32Fixed (ReadWrite,"}) {
+        "IRQNoFlags ()", "Memory32Fixed (ReadWrite,", "Device (PCI0)", "EisaId (\"PNP0A03\")", "Name (_PRT, Package (0x1F)",
+        "WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,",
+        "DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,"}) {
     EXPECT_THAT(source, HasSubstr(part));
   }
   EXPECT_EQ(source.find("Memory32Fixed"), source.rfind("Memory32Fixed"));
+  EXPECT_THAT(source, Not(HasSubstr("LNRO0005")));
   EXPECT_THAT(iasl.round_trip("DSDT", Tables{kPlain}["DSDT"]), Not(HasSubstr("Memory32Fixed")));
+}
+
+TEST(BootAcpi, DsdtHasEachVirtioMmioDevice) {
+  Iasl iasl;
+  const auto source = iasl.round_trip("DSDT", Tables{kMmio}["DSDT"]);
+  for (std::size_t slot = 0; slot < kMmio.virtio_mmio; ++slot) {
+    const auto device = source.find(fmt::format("Device (VR{:02X})", slot));
+    ASSERT_NE(device, std::string::npos) << slot;
+    const auto node = source.substr(device, source.find("})", device) - device);
+    EXPECT_THAT(node, HasSubstr("\"LNRO0005\""));
+    EXPECT_THAT(node, HasSubstr(fmt::format("0x{:08X},", raw(layout::virtio_mmio(slot).start))));
+    EXPECT_THAT(node, HasSubstr(fmt::format("0x{:08X},\n", layout::kVirtioMmioIrqs.at(slot))));
+  }
+  EXPECT_THAT(source, Not(HasSubstr("PCI0")));
 }
 
 // --- The builder.

@@ -44,9 +44,15 @@ TEST(BootFdt, DtcReadsItWithoutAWarning) {
 }
 
 TEST(BootFdt, GrowsWithItsMachine) {
-  const FdtConfig config{.cpus = 4096, .ram = kRam, .command_line = std::string(60000, 'x')};
+  const FdtConfig config{.cpus = 4096,
+                         .ram = kRam,
+                         .command_line = std::string(60000, 'x'),
+                         .virtio_mmio = layout::kVirtioMmioIrqs.size()};
   const auto source = decompile(make_fdt(config));
   EXPECT_THAT(source, HasSubstr("cpu@fff {"));
+  EXPECT_THAT(source, HasSubstr("virtio@feb0f000 {"));
+  EXPECT_THAT(source, HasSubstr("compatible = \"virtio,mmio\";"));
+  EXPECT_THAT(source, HasSubstr("interrupts = <0x17 0x00>;"));
   EXPECT_EQ(source.find("initrd"), source.npos);
 }
 

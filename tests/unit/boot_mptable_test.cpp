@@ -10,9 +10,9 @@ using namespace test;
 
 /// A guest's MP table, found and checked the way a kernel does it.
 struct MpTable {
-  explicit MpTable(std::uint32_t cpus) {
+  explicit MpTable(std::uint32_t cpus, bool pci = false) {
     const auto guest = make_guest(2 * kMiB);
-    write_mp_table(guest, cpus);
+    write_mp_table(guest, {.cpus = cpus, .pci = pci});
     const auto pointer = guest.slice(layout::kEbda.start, 16).value();
     EXPECT_EQ(std::memcmp(pointer.data(), "_MP_", 4), 0);
     EXPECT_EQ(std::to_integer<int>(pointer[8]), 1);
@@ -61,11 +61,21 @@ TEST(BootMpTable, InterruptsAreWiredAsKvmRoutesThem) {
   MpTable table{1};
   ASSERT_EQ(table.entries[3].size(), 16U);
   for (unsigned irq = 0; irq < 16; ++irq) {
-    EXPECT_EQ(table.entries[3][irq], (std::vector<unsigned>{3, 0, 0, 0, 0, irq, 0, irq}));
+    EXPECT_EQ(table.entries[3][irq], (std::vector<unsigned>{3, 0, 0, 0, 1, irq, 0, irq}));
   }
   ASSERT_EQ(table.entries[4].size(), 2U);
-  EXPECT_EQ(table.entries[4][0], (std::vector<unsigned>{4, 3, 0, 0, 0, 0, 0, 0}));     // ExtINT at LINT0
-  EXPECT_EQ(table.entries[4][1], (std::vector<unsigned>{4, 1, 0, 0, 0, 0, 0xff, 1}));  // NMI at everyone's LINT1
+  EXPECT_EQ(table.entries[4][0], (std::vector<unsigned>{4, 3, 0, 0, 1, 0, 0, 0}));     // ExtINT at LINT0
+  EXPECT_EQ(table.entries[4][1], (std::vector<unsigned>{4, 1, 0, 0, 1, 0, 0xff, 1}));  // NMI at everyone's LINT1
+}
+
+TEST(BootMpTable, PciInterruptsAreLevelTriggeredOnFourPins) {
+  MpTable table{1, true};
+  ASSERT_EQ(table.entries[1].size(), 2U);
+  EXPECT_EQ(table.entries[1][0], (std::vector<unsigned>{1, 0, 'P', 'C', 'I', ' ', ' ', ' '}));
+  EXPECT_EQ(table.entries[1][1], (std::vector<unsigned>{1, 1, 'I', 'S', 'A', ' ', ' ', ' '}));
+  ASSERT_EQ(table.entries[3].size(), 16U + 31U);
+  EXPECT_EQ(table.entries[3][16], (std::vector<unsigned>{3, 0, 0x0f, 0, 0, 1U << 2U, 0, 17}));
+  EXPECT_EQ(table.entries[3][46], (std::vector<unsigned>{3, 0, 0x0f, 0, 0, 31U << 2U, 0, 19}));
 }
 
 TEST(BootMpTable, AtMost255Cpus) {

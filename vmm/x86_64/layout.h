@@ -2,6 +2,7 @@
 // The machine a guest sees, as addresses: every guest-physical address, port and interrupt in one
 // place, overlaps refused by the compiler.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -33,8 +34,9 @@ inline constexpr GuestAddr kHighMemory{1 * kMiB};
 // --- The hole below 4 GiB: no RAM from here up to 4 GiB.
 inline constexpr GuestRange kMmioHole{GuestAddr{3 * kGiB}, 1 * kGiB};
 inline constexpr GuestRange kPciMmio32{GuestAddr{0xc0000000}, 0x20000000};
-inline constexpr GuestRange kPciEcam{GuestAddr{0xe0000000}, 0x10000000};
+inline constexpr GuestRange kPciEcam{GuestAddr{0xe0000000}, 0x100000};  // bus 0, the only one
 inline constexpr GuestRange kVirtioMmio{GuestAddr{0xfeb00000}, 0x100000};
+inline constexpr std::uint64_t kVirtioMmioSlot = 0x1000;  // bytes each device has of it
 inline constexpr GuestRange kIoApic{GuestAddr{0xfec00000}, 0x1000};
 inline constexpr GuestRange kLocalApic{GuestAddr{0xfee00000}, 0x1000};
 inline constexpr GuestRange kKvmIdentityMap{GuestAddr{0xfffbc000}, 0x1000};  // KVM's own, on old Intel CPUs
@@ -50,6 +52,8 @@ inline constexpr PortRange kI8042Command{0x64, 1};
 inline constexpr PortRange kRtc{0x70, 2};
 inline constexpr PortRange kIsaDebugExit{0xf4, 4};
 inline constexpr PortRange kCom1{0x3f8, 8};
+inline constexpr PortRange kPciConfigAddress{0xcf8, 4};
+inline constexpr PortRange kPciConfigData{0xcfc, 4};
 inline constexpr PortRange kExitPort{0x500, 4};   // the low byte written here is the VM's exit code
 inline constexpr PortRange kPvpanic{0x505, 1};    // QEMU's customary port for pvpanic
 inline constexpr PortRange kAcpiSleep{0x600, 2};  // sleep control, sleep status
@@ -61,6 +65,17 @@ inline constexpr std::uint8_t kCom1Irq = 4;
 inline constexpr std::uint8_t kRtcIrq = 8;
 inline constexpr std::uint8_t kGedIrq = 9;
 inline constexpr std::uint32_t kIoApicPins = 24;
+inline constexpr std::uint32_t kPciSlots = 32;  // devices of a bus, the host bridge among them
+/// Device N's INTA# goes to the N mod 4th of them.
+inline constexpr std::array<std::uint8_t, 4> kPciIrqs{16, 17, 18, 19};
+/// Of virtio-mmio devices, in their order; a machine with them has no PCI. Those below 16 are known without ACPI, too.
+inline constexpr std::array<std::uint8_t, 16> kVirtioMmioIrqs{5,  6,  7,  10, 11, 12, 14, 15,
+                                                              16, 17, 18, 19, 20, 21, 22, 23};
+
+/// Where virtio-mmio device number `slot` has its registers.
+[[nodiscard]] constexpr GuestRange virtio_mmio(std::size_t slot) {
+  return {kVirtioMmio.start + slot * kVirtioMmioSlot, kVirtioMmioSlot};
+}
 
 namespace detail {
 template <std::size_t N>
@@ -87,6 +102,10 @@ static_assert(kMmioHole.contains(kPciMmio32) && kMmioHole.contains(kPciEcam) && 
 static_assert(detail::disjoint(std::array{
     detail::as_range(kI8042Command), detail::as_range(kRtc), detail::as_range(kIsaDebugExit), detail::as_range(kCom1),
     detail::as_range(kExitPort), detail::as_range(kPvpanic), detail::as_range(kAcpiSleep), detail::as_range(kAcpiReset),
-    detail::as_range(kAcpiEvents)}));
+    detail::as_range(kAcpiEvents), detail::as_range(kPciConfigAddress), detail::as_range(kPciConfigData)}));
+static_assert(kVirtioMmioIrqs.size() * kVirtioMmioSlot <= kVirtioMmio.size);
+static_assert(std::ranges::find(kVirtioMmioIrqs, kCom1Irq) == kVirtioMmioIrqs.end() &&
+              std::ranges::find(kVirtioMmioIrqs, kGedIrq) == kVirtioMmioIrqs.end() &&
+              std::ranges::find(kVirtioMmioIrqs, kRtcIrq) == kVirtioMmioIrqs.end());
 
 }  // namespace martlet::layout
