@@ -32,8 +32,8 @@ class Vm {
     enum class Space { Mmio, Port };
     Space space = Space::Mmio;
     std::uint64_t addr = 0;
-    std::uint32_t size = 0;              ///< 1, 2, 4, 8; 0 for a write of any size
-    std::optional<std::uint64_t> value;  ///< only writes of this value
+    std::uint32_t size = 0;                ///< 1, 2, 4, 8; 0 for a write of any size
+    std::optional<std::uint64_t> value{};  ///< only writes of this value
   };
   void add_doorbell(const Doorbell& doorbell, int eventfd);
   void remove_doorbell(const Doorbell& doorbell, int eventfd);

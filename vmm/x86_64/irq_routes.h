@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "vmm/kvm/uapi.h"
+
+namespace martlet {
+
+/// The wired interrupts' part of a GSI routing table, as KVM sets it up by itself: each goes to the IO-APIC
+/// pin of its number, the first 16 to the PICs as well.
+[[nodiscard]] std::vector<kvm_irq_routing_entry> wired_routes();
+
+/// `gsi` sends a message-signalled interrupt.
+[[nodiscard]] kvm_irq_routing_entry msi_route(std::uint32_t gsi, std::uint64_t address, std::uint32_t data);
+
+}  // namespace martlet
