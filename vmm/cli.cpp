@@ -7,12 +7,12 @@
 #include <charconv>
 #include <cstddef>
 #include <memory>
-#include <numeric>
 #include <string_view>
 #include <vector>
 
 #include "vmm/base/error.h"
-#include "vmm/units.h"
+#include "vmm/base/options.h"
+#include "vmm/base/units.h"
 
 namespace martlet {
 namespace {
@@ -37,22 +37,6 @@ Exit code:
 constexpr std::string_view kTopFooter =
     R"(martlet COMMAND --help tells more. Documentation: docs/ in the source tree.)";
 
-/// Levenshtein's distance: single-character edits between two words.
-std::size_t edit_distance(std::string_view from, std::string_view to) {
-  std::vector<std::size_t> row(to.size() + 1);
-  std::iota(row.begin(), row.end(), 0U);
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (std::size_t j = 0; j < to.size(); ++j) {
-      const std::size_t substituted = diagonal + (from[i] == to[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({substituted, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
 /// All spellings of all options of `app`.
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -68,12 +52,7 @@ std::vector<std::string> option_names(const CLI::App& app) {
 }
 
 [[noreturn]] void refuse_unknown(std::string_view word, const std::vector<std::string>& known, std::string_view help) {
-  const auto nearest =
-      std::ranges::min_element(known, {}, [&](const std::string& name) { return edit_distance(word, name); });
-  const bool close =
-      nearest != known.end() && edit_distance(word, *nearest) <= std::max<std::size_t>(2, word.size() / 3);
-  throw HostError{
-      fmt::format("'{}' is unknown{}; see {}", word, close ? fmt::format(", did you mean {}?", *nearest) : "", help)};
+  throw HostError{fmt::format("'{}' is unknown{}; see {}", word, did_you_mean(word, known), help)};
 }
 
 /// Refuses what is left over after parsing `app`.

@@ -1,4 +1,4 @@
-#include "vmm/units.h"
+#include "vmm/base/units.h"
 
 #include <gtest/gtest.h>
 
@@ -16,6 +16,12 @@ TEST(ParseSize, TakesUnitsAndBareMebibytes) {
   EXPECT_EQ(parse_size("2G", "-m"), 2ULL << 30U);
   EXPECT_EQ(parse_size("16T", "-m"), 16ULL << 40U);
   EXPECT_EQ(parse_size("0", "-m"), 0U);
+}
+
+TEST(ParseBytes, TakesTheSameUnitsButBareBytes) {
+  EXPECT_EQ(parse_bytes("512", "block_size"), 512U);
+  EXPECT_EQ(parse_bytes("4k", "block_size"), 4096U);
+  EXPECT_THROW(static_cast<void>(parse_bytes("4 k", "block_size")), HostError);
 }
 
 TEST(ParseSize, RefusesTheRestByName) {

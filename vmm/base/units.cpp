@@ -1,4 +1,4 @@
-#include "vmm/units.h"
+#include "vmm/base/units.h"
 
 #include <fmt/format.h>
 
@@ -40,14 +40,28 @@ std::optional<std::uint64_t> parse_with_unit(std::string_view text, std::span<co
 
 }  // namespace
 
-std::uint64_t parse_size(std::string_view text, std::string_view what) {
-  constexpr std::array kUnits = {Unit{"", 1ULL << 20U},  Unit{"K", 1ULL << 10U}, Unit{"M", 1ULL << 20U},
-                                 Unit{"G", 1ULL << 30U}, Unit{"T", 1ULL << 40U}, Unit{"k", 1ULL << 10U},
-                                 Unit{"m", 1ULL << 20U}, Unit{"g", 1ULL << 30U}, Unit{"t", 1ULL << 40U}};
+std::uint64_t parse_bytes(std::string_view text, std::string_view what) {
+  constexpr std::array kUnits = {Unit{"", 1},
+                                 Unit{"K", 1ULL << 10U},
+                                 Unit{"M", 1ULL << 20U},
+                                 Unit{"G", 1ULL << 30U},
+                                 Unit{"T", 1ULL << 40U},
+                                 Unit{"k", 1ULL << 10U},
+                                 Unit{"m", 1ULL << 20U},
+                                 Unit{"g", 1ULL << 30U},
+                                 Unit{"t", 1ULL << 40U}};
   if (const auto size = parse_with_unit(text, kUnits)) {
     return *size;
   }
   throw HostError{fmt::format("{}: '{}' is not a size; write it like 512M or 2G", what, text)};
+}
+
+std::uint64_t parse_size(std::string_view text, std::string_view what) {
+  constexpr std::array kMebibytes = {Unit{"", 1ULL << 20U}};
+  if (const auto bare = parse_with_unit(text, kMebibytes)) {
+    return *bare;
+  }
+  return parse_bytes(text, what);
 }
 
 std::chrono::milliseconds parse_duration(std::string_view text, std::string_view what) {
