@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "devices/virtio/wire.h"
 #include "vmm/base/guest_addr.h"
 #include "vmm/base/guest_memory.h"
 
@@ -30,6 +31,8 @@ class DriverInterrupts {
 };
 
 class VirtQueue;
+class SplitQueue;
+class PackedQueue;
 
 /// One validated request: buffers that lie in guest memory, those to read first, then those to write.
 /// An obligation: it is completed exactly once, by VirtQueue::complete; one that is destroyed instead goes
@@ -53,15 +56,20 @@ class DescriptorChain {
 
  private:
   friend class VirtQueue;
-  DescriptorChain() = default;
+  friend class SplitQueue;
+  friend class PackedQueue;
+  explicit DescriptorChain(VirtQueue& queue) noexcept;
+  void release() noexcept;  // to the driver with length 0, unless completed
+  void retire() noexcept;
 
-  VirtQueue* queue_ = nullptr;  // null once completed
+  VirtQueue* queue_;  // null once completed
   std::vector<Buffer> buffers_;
   std::size_t readable_ = 0;
   std::uint32_t readable_bytes_ = 0;
   std::uint32_t writable_bytes_ = 0;
   std::uint16_t id_ = 0;     // split: head; packed: buffer id
   std::uint16_t slots_ = 0;  // descriptors it takes in a packed ring
+  bool writable_seen_ = false;
 };
 
 /// What the driver told the transport of one queue, checked by VirtQueue::make.
@@ -79,6 +87,13 @@ struct QueueSetup {
 /// on; a ring that cannot be followed any more is latched: pop() finds nothing, complete() still works for
 /// what is in flight, and DriverInterrupts::needs_reset() is called once.
 ///
+/// Malformed: a buffer not within one region of guest memory, readable after writable, more descriptors than the
+/// queue has, 4 GiB or more in one direction; INDIRECT that was not agreed on, nested or followed by
+/// more, a table of no descriptors, of half ones or of more than the queue has, a `next` outside the table.
+/// Not to be followed: split rings with more available than the queue has, a head outside the table or in
+/// flight already (to give it back would hand the driver memory that is in use); packed rings with a chain
+/// that does not end before it meets descriptors in flight.
+///
 /// One thread at a time. Never moves, because its chains know it.
 class VirtQueue {
  public:
@@ -90,10 +105,12 @@ class VirtQueue {
   VirtQueue& operator=(const VirtQueue&) = delete;
   virtual ~VirtQueue() = default;
 
-  /// The next request, or nothing when none waits.
+  /// The next request, or nothing when none waits. With nothing it has asked for a notification of the
+  /// next, unless they are disabled, and told the driver of malformed chains.
   [[nodiscard]] virtual std::optional<DescriptorChain> pop() noexcept = 0;
-  /// Gives `chain` back with `written` bytes written from the start of its writable part. The driver sees
-  /// it at once; it is interrupted by the next notify().
+  /// Gives `chain` back with `written` bytes written from the start of its writable part (more than that has
+  /// counts as all). The driver sees it at once; it is interrupted by the next notify(). A chain that is not
+  /// this queue's, or completed already, is left alone.
   virtual void complete(DescriptorChain&& chain, std::uint32_t written) noexcept = 0;
   struct Completion {
     DescriptorChain chain;
@@ -114,11 +131,30 @@ class VirtQueue {
   [[nodiscard]] bool broken() const noexcept { return broken_; }
 
  protected:
-  VirtQueue(const QueueSetup& setup, DriverInterrupts& interrupts) : setup_{setup}, interrupts_{interrupts} {}
+  VirtQueue(const GuestMemory& memory, const QueueSetup& setup, DriverInterrupts& interrupts);
+
+  [[nodiscard]] bool offers(Feature feature) const noexcept { return (setup_.features & feature) != 0; }
+  /// The ring cannot be followed any more.
+  void latch() noexcept;
+  /// Adds one buffer to `chain`; false when it makes the chain malformed: not within one region of guest
+  /// memory, readable after writable, 4 GiB or more in one direction. A buffer of no bytes is left out, wherever
+  /// it points to.
+  [[nodiscard]] bool add(DescriptorChain& chain, std::uint64_t addr, std::uint32_t len,
+                         std::uint16_t flags) const noexcept;
+  /// The table that an indirect descriptor refers to, if it may be one of at most `limit` descriptors.
+  [[nodiscard]] std::optional<std::span<const std::byte>> indirect_table(std::uint64_t addr, std::uint32_t len,
+                                                                         std::size_t limit) const noexcept;
 
   QueueSetup setup_;
   DriverInterrupts& interrupts_;
   bool broken_ = false;
+  bool notifications_ = true;  // does the device want any?
+  bool refused_ = false;       // did pop() give something back since the last notify()?
+
+ private:
+  friend class DescriptorChain;
+  const GuestMemory& memory_;
+  std::vector<std::vector<DescriptorChain::Buffer>> spare_;  // of completed chains, so that pop() allocates nothing
 };
 
 }  // namespace martlet::virtio

@@ -1,0 +1,177 @@
+#include "devices/virtio/packed_queue.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+namespace martlet::virtio {
+namespace {
+
+constexpr std::size_t kEventOffset = offsetof(PackedEvent, offset_wrap), kEventFlags = offsetof(PackedEvent, flags);
+constexpr std::uint16_t kWrapBit = 1U << 15U;  // of PackedEvent::offset_wrap
+
+std::size_t slot_at(std::uint16_t slot) { return slot * sizeof(PackedDescriptor); }
+std::size_t flags_at(std::uint16_t slot) { return slot_at(slot) + offsetof(PackedDescriptor, flags); }
+
+}  // namespace
+
+PackedQueue::PackedQueue(const GuestMemory& memory, const QueueSetup& setup, DriverInterrupts& interrupts,
+                         const RingAreas& areas)
+    : VirtQueue{memory, setup, interrupts},
+      ring_{areas.descriptors},
+      driver_event_{areas.driver},
+      device_event_{areas.device},
+      event_index_{offers(kEventIndex)} {}
+
+PackedQueue::Position PackedQueue::advanced(Position from, std::uint16_t slots) const noexcept {
+  const unsigned slot = unsigned{from.slot} + slots;  // `slots` is at most the size
+  if (slot < setup_.size) {
+    return {static_cast<std::uint16_t>(slot), from.wrap};
+  }
+  return {static_cast<std::uint16_t>(slot - setup_.size), !from.wrap};
+}
+
+/// Is there another chain? Its head is written last, so then all of it is there (§2.8.6).
+bool PackedQueue::look() const noexcept {
+  // Pairs with the driver's release of the head's flags: the chain's other descriptors and data are there.
+  const auto flags = ring_.load(flags_at(next_avail_.slot), std::memory_order_acquire);
+  return ((flags & kPackedAvail) != 0) == next_avail_.wrap && ((flags & kPackedUsed) != 0) != next_avail_.wrap;
+}
+
+/// Asks for a notification of the next request; true when that came too late because it is here.
+bool PackedQueue::arm() noexcept {
+  if (event_index_) {
+    const auto wrap = next_avail_.wrap ? kWrapBit : std::uint16_t{0};
+    device_event_.store(kEventOffset, next_avail_.slot | wrap, std::memory_order_relaxed);
+    // Pairs with the driver's acquire of the flags: it must not find them with the event before.
+    device_event_.store(kEventFlags, kEventAtDescriptor, std::memory_order_release);
+  } else {
+    device_event_.store(kEventFlags, kEventsEnabled, std::memory_order_relaxed);
+  }
+  // Pairs with the driver's full barrier between making a chain available and its look at what we have just
+  // written: one of the two sees the other's.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return look();
+}
+
+std::optional<DescriptorChain> PackedQueue::pop() noexcept {
+  // No more than a ring full of malformed chains in one go: those slots are free again at once, and a driver
+  // on another CPU could fill them for ever.
+  for (std::uint32_t slots = 0; !broken_ && slots < setup_.size;) {
+    if (!look() && !(event_index_ && notifications_ && arm())) {
+      break;
+    }
+    std::optional<DescriptorChain> chain{DescriptorChain{*this}};
+    const auto walk = follow(*chain);
+    if (walk == Walk::Endless) {
+      chain->retire();  // there is no buffer id to give back
+      latch();
+      break;
+    }
+    next_avail_ = advanced(next_avail_, chain->slots_);
+    in_flight_ = static_cast<std::uint16_t>(in_flight_ + chain->slots_);
+    if (walk == Walk::Good) {
+      return chain;
+    }
+    slots += chain->slots_;
+    refused_ = true;  // and goes back here
+  }
+  if (refused_) {
+    notify();
+  }
+  return std::nullopt;
+}
+
+/// Also a malformed chain is followed to its end: there are its id, and where the next one begins.
+PackedQueue::Walk PackedQueue::follow(DescriptorChain& chain) const noexcept {
+  auto walk = Walk::Good;
+  Position at = next_avail_;
+  const unsigned free = setup_.size - in_flight_;
+  for (unsigned left = free; left > 0; --left, at = advanced(at, 1)) {
+    const auto descriptor = ring_.copy<PackedDescriptor>(slot_at(at.slot));
+    const bool more = (descriptor.flags & kNext) != 0;
+    if (walk == Walk::Good) {
+      bool good = false;
+      if ((descriptor.flags & kIndirect) != 0) {
+        const auto table = indirect_table(descriptor.addr, descriptor.len, setup_.size - (free - left));
+        good = !more && table && follow_table(chain, *table);
+      } else {
+        good = add(chain, descriptor.addr, descriptor.len, descriptor.flags);
+      }
+      walk = good ? Walk::Good : Walk::Malformed;
+    }
+    if (!more) {
+      chain.id_ = descriptor.id;
+      chain.slots_ = static_cast<std::uint16_t>(free - left + 1);
+      return walk;
+    }
+  }
+  return Walk::Endless;
+}
+
+bool PackedQueue::follow_table(DescriptorChain& chain, std::span<const std::byte> table) const noexcept {
+  for (; !table.empty(); table = table.subspan(sizeof(PackedDescriptor))) {
+    PackedDescriptor descriptor;  // a copy, because the guest may change it
+    std::memcpy(&descriptor, table.data(), sizeof(descriptor));
+    // §2.8.7: kNext and the id mean nothing here, the table's length says it all.
+    if ((descriptor.flags & kIndirect) != 0 || !add(chain, descriptor.addr, descriptor.len, descriptor.flags)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void PackedQueue::complete(DescriptorChain&& chain, std::uint32_t written) noexcept {
+  if (chain.queue_ != this) {
+    return;
+  }
+  written = std::min(written, chain.writable_bytes_);
+  const std::size_t slot = slot_at(next_used_.slot);
+  ring_.put(slot + offsetof(PackedDescriptor, len), written);
+  ring_.put(slot + offsetof(PackedDescriptor, id), chain.id_);
+  std::uint16_t flags = next_used_.wrap ? kPackedAvail | kPackedUsed : 0;
+  if (written != 0) {
+    flags |= kWrite;  // §2.8.4
+  }
+  // Pairs with the driver's acquire of the flags: data, length and id are there.
+  ring_.store(flags_at(next_used_.slot), flags, std::memory_order_release);
+  next_used_ = advanced(next_used_, chain.slots_);
+  in_flight_ = static_cast<std::uint16_t>(in_flight_ - chain.slots_);
+  unnotified_ = std::min<std::uint32_t>(unnotified_ + chain.slots_, setup_.size);
+  chain.retire();
+}
+
+void PackedQueue::notify() noexcept {
+  refused_ = false;
+  const auto completed = std::exchange(unnotified_, 0U);
+  if (completed == 0) {
+    return;
+  }
+  // Pairs with the driver's full barrier between asking for interrupts and its last look at the ring.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  // Pairs with the driver's release of the flags: the event is the one that they speak of.
+  const auto flags = driver_event_.load(kEventFlags, std::memory_order_acquire);
+  bool wanted = flags != kEventsDisabled;
+  if (flags == kEventAtDescriptor && event_index_ && completed < setup_.size) {
+    const auto event = driver_event_.load(kEventOffset, std::memory_order_relaxed);
+    const bool this_lap = ((event & kWrapBit) != 0) == next_used_.wrap;
+    const unsigned offset = (event & ~unsigned{kWrapBit}) - (this_lap ? 0U : setup_.size);
+    wanted = static_cast<std::uint16_t>(next_used_.slot - offset - 1) < completed;
+  }
+  if (wanted) {
+    interrupts_.queue_used(setup_.index);
+  }
+}
+
+void PackedQueue::disable_notifications() noexcept {
+  notifications_ = false;
+  device_event_.store(kEventFlags, kEventsDisabled, std::memory_order_relaxed);
+}
+
+bool PackedQueue::enable_notifications() noexcept {
+  notifications_ = true;
+  return !broken_ && arm();
+}
+
+}  // namespace martlet::virtio
