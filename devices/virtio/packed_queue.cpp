@@ -122,24 +122,50 @@ bool PackedQueue::follow_table(DescriptorChain& chain, std::span<const std::byte
   return true;
 }
 
-void PackedQueue::complete(DescriptorChain&& chain, std::uint32_t written) noexcept {
+/// Writes a used descriptor all but its flags, without which the driver does not see it.
+std::optional<PackedQueue::Flags> PackedQueue::put_used(DescriptorChain& chain, std::uint32_t written) noexcept {
   if (chain.queue_ != this) {
-    return;
+    return std::nullopt;
   }
   written = std::min(written, chain.writable_bytes_);
   const std::size_t slot = slot_at(next_used_.slot);
   ring_.put(slot + offsetof(PackedDescriptor, len), written);
   ring_.put(slot + offsetof(PackedDescriptor, id), chain.id_);
-  std::uint16_t flags = next_used_.wrap ? kPackedAvail | kPackedUsed : 0;
-  if (written != 0) {
-    flags |= kWrite;  // §2.8.4
+  Flags flags{.offset = flags_at(next_used_.slot)};
+  if (next_used_.wrap) {
+    flags.value = kPackedAvail | kPackedUsed;
   }
-  // Pairs with the driver's acquire of the flags: data, length and id are there.
-  ring_.store(flags_at(next_used_.slot), flags, std::memory_order_release);
+  if (written != 0) {
+    flags.value |= kWrite;  // §2.8.4
+  }
   next_used_ = advanced(next_used_, chain.slots_);
   in_flight_ = static_cast<std::uint16_t>(in_flight_ - chain.slots_);
   unnotified_ = std::min<std::uint32_t>(unnotified_ + chain.slots_, setup_.size);
   chain.retire();
+  return flags;
+}
+
+void PackedQueue::complete(DescriptorChain&& chain, std::uint32_t written) noexcept {
+  if (const auto flags = put_used(chain, written)) {
+    // Pairs with the driver's acquire of the flags: data, length and id are there.
+    ring_.store(flags->offset, flags->value, std::memory_order_release);
+  }
+}
+
+void PackedQueue::complete_together(std::span<Completion> completions) noexcept {
+  std::optional<Flags> first;
+  for (auto& [chain, written] : completions) {
+    const auto flags = put_used(chain, written);
+    if (!first) {
+      first = flags;
+    } else if (flags) {
+      ring_.store(flags->offset, flags->value, std::memory_order_relaxed);
+    }
+  }
+  if (first) {
+    // Pairs with the driver's acquire of the flags: the driver goes in order, and so finds all or none.
+    ring_.store(first->offset, first->value, std::memory_order_release);
+  }
 }
 
 void PackedQueue::notify() noexcept {

@@ -20,6 +20,7 @@ class PackedQueue final : public VirtQueue {
 
   [[nodiscard]] std::optional<DescriptorChain> pop() noexcept override;
   void complete(DescriptorChain&& chain, std::uint32_t written) noexcept override;
+  void complete_together(std::span<Completion> completions) noexcept override;
   void notify() noexcept override;
   void disable_notifications() noexcept override;
   [[nodiscard]] bool enable_notifications() noexcept override;
@@ -37,6 +38,12 @@ class PackedQueue final : public VirtQueue {
   enum class Walk { Good, Malformed, Endless };
   [[nodiscard]] Walk follow(DescriptorChain& chain) const noexcept;
   [[nodiscard]] bool follow_table(DescriptorChain& chain, std::span<const std::byte> table) const noexcept;
+  /// Flags of a used descriptor, still to be stored.
+  struct Flags {
+    std::size_t offset = 0;
+    std::uint16_t value = 0;
+  };
+  [[nodiscard]] std::optional<Flags> put_used(DescriptorChain& chain, std::uint32_t written) noexcept;
 
   RingMemory ring_;
   RingMemory driver_event_;

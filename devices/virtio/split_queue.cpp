@@ -120,17 +120,33 @@ bool SplitQueue::follow_table(DescriptorChain& chain, std::span<const std::byte>
   return false;
 }
 
-void SplitQueue::complete(DescriptorChain&& chain, std::uint32_t written) noexcept {
+void SplitQueue::put_used(DescriptorChain& chain, std::uint32_t written) noexcept {
   if (chain.queue_ != this) {
     return;
   }
   used_.put(used_entry(next_used_ & mask_),
             UsedElement{.id = chain.id_, .len = std::min(written, chain.writable_bytes_)});
+  ++next_used_;
   in_flight_[chain.id_] = 0;
-  chain.retire();
-  // Pairs with the driver's acquire (its barrier after used->idx): data and element are there.
-  used_.store(kIndex, ++next_used_, std::memory_order_release);
   unnotified_ = std::min(unnotified_ + 1, 65536U);
+  chain.retire();
+}
+
+void SplitQueue::publish_used() noexcept {
+  // Pairs with the driver's acquire (its barrier after used->idx): data and elements are there.
+  used_.store(kIndex, next_used_, std::memory_order_release);
+}
+
+void SplitQueue::complete(DescriptorChain&& chain, std::uint32_t written) noexcept {
+  put_used(chain, written);
+  publish_used();
+}
+
+void SplitQueue::complete_together(std::span<Completion> completions) noexcept {
+  for (auto& [chain, written] : completions) {
+    put_used(chain, written);
+  }
+  publish_used();
 }
 
 void SplitQueue::notify() noexcept {

@@ -23,6 +23,7 @@ class SplitQueue final : public VirtQueue {
 
   [[nodiscard]] std::optional<DescriptorChain> pop() noexcept override;
   void complete(DescriptorChain&& chain, std::uint32_t written) noexcept override;
+  void complete_together(std::span<Completion> completions) noexcept override;
   void notify() noexcept override;
   void disable_notifications() noexcept override;
   [[nodiscard]] bool enable_notifications() noexcept override;
@@ -32,6 +33,8 @@ class SplitQueue final : public VirtQueue {
   [[nodiscard]] bool arm() noexcept;
   [[nodiscard]] bool follow(DescriptorChain& chain, std::uint16_t head) const noexcept;
   [[nodiscard]] bool follow_table(DescriptorChain& chain, std::span<const std::byte> table) const noexcept;
+  void put_used(DescriptorChain& chain, std::uint32_t written) noexcept;
+  void publish_used() noexcept;
 
   RingMemory descriptors_;
   RingMemory avail_;
