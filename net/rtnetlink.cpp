@@ -1,0 +1,179 @@
+#include "net/rtnetlink.h"
+
+#include <libmnl/libmnl.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+
+#include <array>
+#include <cerrno>
+#include <vector>
+
+#include "vmm/base/error.h"
+
+namespace martlet {
+namespace {
+
+constexpr std::size_t kAnswer = 32768;  // libmnl(7): what fits any answer
+
+/// A netlink message under construction; ours are small.
+class Message {
+ public:
+  Message(std::uint16_t type, std::uint16_t flags) : header_{mnl_nlmsg_put_header(bytes_.data())} {
+    header_->nlmsg_type = type;
+    header_->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
+  }
+  Message(const Message&) = delete;
+  Message& operator=(const Message&) = delete;
+
+  ifinfomsg& link() {
+    auto& info = *static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(header_, sizeof(ifinfomsg)));
+    info.ifi_family = AF_UNSPEC;
+    return info;
+  }
+  [[nodiscard]] nlmsghdr* header() const noexcept { return header_; }
+
+ private:
+  alignas(nlmsghdr) std::array<char, 512> bytes_{};
+  nlmsghdr* header_;
+};
+
+/// Calls `use` for each attribute of a link message, or of a nest.
+template <class Use>
+void each_attribute(const nlmsghdr* message, Use use) {
+  const auto callback = [](const nlattr* attribute, void* data) {
+    (*static_cast<Use*>(data))(attribute);
+    return MNL_CB_OK;
+  };
+  mnl_attr_parse(message, sizeof(ifinfomsg), callback, &use);
+}
+template <class Use>
+void each_nested(const nlattr* nest, Use use) {
+  const auto callback = [](const nlattr* attribute, void* data) {
+    (*static_cast<Use*>(data))(attribute);
+    return MNL_CB_OK;
+  };
+  mnl_attr_parse_nested(nest, callback, &use);
+}
+
+bool is_string(const nlattr* attribute) { return mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) >= 0; }
+bool is_u32(const nlattr* attribute) { return mnl_attr_validate(attribute, MNL_TYPE_U32) >= 0; }
+
+Link read_link(const nlmsghdr* message) {
+  const auto* const info = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
+  Link link{.index = info->ifi_index, .flags = info->ifi_flags};
+  each_attribute(message, [&](const nlattr* attribute) {
+    switch (mnl_attr_get_type(attribute)) {
+      case IFLA_IFNAME:
+        link.name = is_string(attribute) ? mnl_attr_get_str(attribute) : "";
+        break;
+      case IFLA_MTU:
+        link.mtu = is_u32(attribute) ? mnl_attr_get_u32(attribute) : 0;
+        break;
+      case IFLA_MASTER:
+        link.master = is_u32(attribute) ? static_cast<int>(mnl_attr_get_u32(attribute)) : 0;
+        break;
+      case IFLA_LINKINFO:
+        each_nested(attribute, [&](const nlattr* nested) {
+          if (mnl_attr_get_type(nested) == IFLA_INFO_KIND && is_string(nested)) {
+            link.kind = mnl_attr_get_str(nested);
+          }
+        });
+        break;
+      default:
+        break;
+    }
+  });
+  return link;
+}
+
+}  // namespace
+
+void Rtnetlink::Close::operator()(mnl_socket* socket) const noexcept { mnl_socket_close(socket); }
+
+Rtnetlink::Rtnetlink() : socket_{mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC)} {
+  if (!socket_ || mnl_socket_bind(socket_.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
+    fail_errno(errno, "rtnetlink: cannot talk to the kernel about network interfaces");
+  }
+}
+
+template <class Reader>
+int Rtnetlink::request(void* message, Reader reader) {
+  auto* const header = static_cast<nlmsghdr*>(message);
+  header->nlmsg_seq = ++sequence_;
+  header->nlmsg_flags |= NLM_F_ACK;
+  if (mnl_socket_sendto(socket_.get(), header, header->nlmsg_len) < 0) {
+    return errno;
+  }
+  const auto callback = [](const nlmsghdr* answer, void* data) {
+    (*static_cast<Reader*>(data))(answer);
+    return MNL_CB_OK;
+  };
+  std::vector<char> buffer(kAnswer);
+  for (;;) {
+    const auto got = mnl_socket_recvfrom(socket_.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return errno;
+    }
+    const int result = mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), sequence_,
+                                  mnl_socket_get_portid(socket_.get()), callback, &reader);
+    if (result < 0) {
+      return errno;
+    }
+    if (result == MNL_CB_STOP) {  // the acknowledgement
+      return 0;
+    }
+  }
+}
+
+std::optional<Link> Rtnetlink::find(const std::string& name) {
+  Message message{RTM_GETLINK, 0};
+  message.link();
+  mnl_attr_put_strz(message.header(), IFLA_IFNAME, name.c_str());
+  std::optional<Link> found;
+  const int error = request(message.header(), [&](const nlmsghdr* answer) {
+    if (answer->nlmsg_type == RTM_NEWLINK) {
+      found = read_link(answer);
+    }
+  });
+  if (error != 0 && error != ENODEV) {
+    fail_errno(error, "rtnetlink: cannot look up " + name);
+  }
+  return found;
+}
+
+int Rtnetlink::change(int index, const LinkChange& change) {
+  Message message{RTM_NEWLINK, 0};
+  auto& link = message.link();
+  link.ifi_index = index;
+  if (change.state) {
+    link.ifi_change = IFF_UP;
+    link.ifi_flags = *change.state == LinkChange::State::Up ? unsigned{IFF_UP} : 0U;
+  }
+  if (change.address) {
+    mnl_attr_put(message.header(), IFLA_ADDRESS, change.address->size(), change.address->data());
+  }
+  if (change.mtu) {
+    mnl_attr_put_u32(message.header(), IFLA_MTU, *change.mtu);
+  }
+  if (change.master) {
+    mnl_attr_put_u32(message.header(), IFLA_MASTER, static_cast<std::uint32_t>(*change.master));
+  }
+  return request(message.header(), [](const nlmsghdr*) {});
+}
+
+int Rtnetlink::forbid_ipv6_address(int index) {
+  Message message{RTM_NEWLINK, 0};
+  message.link().ifi_index = index;
+  auto* const families = mnl_attr_nest_start(message.header(), IFLA_AF_SPEC);
+  auto* const inet6 = mnl_attr_nest_start(message.header(), AF_INET6);
+  mnl_attr_put_u8(message.header(), IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+  mnl_attr_nest_end(message.header(), inet6);
+  mnl_attr_nest_end(message.header(), families);
+  return request(message.header(), [](const nlmsghdr*) {});
+}
+
+}  // namespace martlet

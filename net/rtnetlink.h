@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "net/mac.h"
+
+struct mnl_socket;
+
+namespace martlet {
+
+/// A network interface as the kernel tells of it.
+struct Link {
+  int index = 0;
+  std::string name{};
+  std::string kind{};  ///< "bridge", "tun", "veth", …; empty for hardware and lo
+  std::uint32_t mtu = 0;
+  std::uint32_t flags = 0;  ///< IFF_UP and others
+  int master = 0;           ///< index of the bridge or bond it is a port of; 0 when it is none
+};
+
+/// What to change of an interface; what is not there stays.
+struct LinkChange {
+  std::optional<MacAddress> address{};
+  std::optional<std::uint32_t> mtu{};
+  std::optional<int> master{};  ///< 0 takes it off
+  enum class State { Up, Down };
+  std::optional<State> state{};
+};
+
+/// Talks rtnetlink (rtnetlink(7)) in this process's network namespace: looks interfaces up and changes them.
+class Rtnetlink {
+ public:
+  Rtnetlink();  ///< Throws HostError when the host has no rtnetlink.
+
+  /// Nothing when there is no such interface. Throws HostError on other trouble.
+  [[nodiscard]] std::optional<Link> find(const std::string& name);
+  /// 0, or the errno that the kernel answered: part of the changes may have been made then.
+  [[nodiscard]] int change(int index, const LinkChange& change);
+  /// No IPv6 address of its own for a bridge port: the host is reached by the bridge or not at all.
+  /// Returns as change() does; kernels without IPv6 refuse, and need it not.
+  [[nodiscard]] int forbid_ipv6_address(int index);
+
+ private:
+  struct Close {
+    void operator()(mnl_socket* socket) const noexcept;
+  };
+
+  /// Sends `message` and gives each answer to `reader`. 0, or the errno that the kernel answered.
+  template <class Reader>
+  int request(void* message, Reader reader);
+
+  std::unique_ptr<mnl_socket, Close> socket_;
+  unsigned sequence_ = 0;
+};
+
+}  // namespace martlet
