@@ -52,9 +52,10 @@ void IoApic::write(u8 index, u32 value) const {
   mmio_write<u32>(address_ + 0x10, value);
 }
 
-void IoApic::route(u32 pin, u8 vector, u8 apic_id) const {
+void IoApic::route(u32 pin, u8 vector, u8 apic_id, Trigger trigger) const {
+  constexpr u32 kLevel = 1U << 15U;
   write(static_cast<u8>(0x11 + 2 * pin), u32{apic_id} << 24U);
-  write(static_cast<u8>(0x10 + 2 * pin), vector);
+  write(static_cast<u8>(0x10 + 2 * pin), vector | (trigger == Trigger::Level ? kLevel : 0));
 }
 
 void silence_pics() {

@@ -67,8 +67,9 @@ class IoApic {
   [[nodiscard]] u32 read(u8 index) const;
   void write(u8 index, u32 value) const;
   [[nodiscard]] u32 pins() const { return ((read(1) >> 16U) & 0xffU) + 1; }
-  /// Edge, active high, to one CPU.
-  void route(u32 pin, u8 vector, u8 apic_id) const;
+  /// Active high, to one CPU.
+  enum class Trigger : u8 { Edge, Level };
+  void route(u32 pin, u8 vector, u8 apic_id, Trigger trigger = Trigger::Edge) const;
   void mask(u32 pin) const { write(static_cast<u8>(0x10 + 2 * pin), kLvtMasked); }
 
  private:

@@ -1,0 +1,220 @@
+// The console device: the ports' handshake, then whatever comes in on the console (port 0) and on the port
+// named by port=NAME goes back out on it, up to and including an end-of-transmission. multiport=0: the console
+// alone, without control queues.
+#include "args.h"
+#include "check.h"
+#include "virtio/driver.h"
+
+namespace {
+
+using namespace guest;
+using namespace guest::virtio;
+
+// §5.3.3, §5.3.4
+constexpr u64 kSize = bit(0);
+constexpr u64 kMultiport = bit(1);
+constexpr u64 kMostPortsField = 4;
+
+struct Control {  // §5.3.6.2
+  u32 port;
+  u16 event;
+  u16 value;
+};
+enum Event : u16 {
+  kDeviceReady = 0,
+  kPortAdd = 1,
+  kPortRemove = 2,
+  kPortReady = 3,
+  kConsolePort = 4,
+  kResize = 5,
+  kPortOpen = 6,
+  kPortName = 7,
+};
+
+constexpr u16 kControlIn = 2;
+constexpr u16 kControlOut = 3;
+constexpr u32 kMostPorts = (kMostQueues - 2) / 2;
+constexpr u16 queue_in(u32 port) { return static_cast<u16>(port == 0 ? 0 : 2 * port + 2); }
+constexpr u16 queue_out(u32 port) { return static_cast<u16>(queue_in(port) + 1); }
+
+constexpr u32 kBytes = 128;
+constexpr u32 kBuffers = 8;
+constexpr u32 kNone = ~0U;
+constexpr u8 kEndOfTransmission = 4;
+
+struct Port {
+  bool added;
+  bool console;
+  bool open;
+  char name[kBytes];
+};
+
+Driver driver;
+Port ports[kMostPorts];
+u8 input[kMostPorts][kBuffers][kBytes];
+u8 messages[kBuffers][kBytes];
+u8 buffer_of_id[kMostQueues][Queue::kMostDescriptors];
+
+void offer(u16 queue_index, u8* buffers, u8 which) {
+  auto& queue = driver.queue(queue_index);
+  buffer_of_id[queue_index][queue.add({writable(buffers + which * kBytes, kBytes)})] = which;
+}
+void offer_all(u16 queue_index, u8* buffers) {
+  for (u8 i = 0; i < kBuffers; ++i) {
+    offer(queue_index, buffers, i);
+  }
+  driver.queue(queue_index).kick();
+}
+
+bool send(u16 queue_index, const void* bytes, u32 size) {
+  Used used;
+  return driver.request(queue_index, {readable(bytes, size)}, used);
+}
+bool say(u32 port, Event event, u16 value) {
+  const Control message{port, event, value};
+  return send(kControlOut, &message, sizeof message);
+}
+bool say(u32 port, const char* text) {
+  u32 size = 0;
+  while (text[size] != '\0') {
+    ++size;
+  }
+  return send(queue_out(port), text, size);
+}
+
+void obey(const u8* bytes, u32 size) {
+  Control message{};
+  check(size >= sizeof message, "a control message is whole");
+  __builtin_memcpy(&message, bytes, sizeof message);
+  check(message.port < kMostPorts, "a control message is of a port that may be");
+  if (message.port >= kMostPorts) {
+    return;
+  }
+  auto& port = ports[message.port];
+  check(port.added || message.event == kPortAdd, "a port is added before anything is said of it");
+  switch (message.event) {
+    case kPortAdd:
+      port.added = true;
+      say(message.port, kPortReady, 1);
+      break;
+    case kConsolePort:
+      check_equal(message.value, 1, "the value of a console port's message");
+      port.console = true;
+      break;
+    case kPortOpen:
+      port.open = message.value != 0;
+      break;
+    case kPortName:
+      check(size > sizeof message, "a port's name is not empty");
+      for (u32 i = 0; i < size - sizeof message; ++i) {
+        port.name[i] = static_cast<char>(bytes[sizeof message + i]);
+      }
+      break;
+    case kResize:
+      check_equal(size, sizeof message + 4, "the size of a message that tells the window's");
+      break;
+    default:
+      check_equal(message.event, kPortAdd, "an event that devices send");
+      break;
+  }
+}
+
+u32 find_port(const char* name) {
+  for (u32 i = 0; i < kMostPorts; ++i) {
+    u32 letter = 0;
+    while (ports[i].name[letter] != '\0' && ports[i].name[letter] == name[letter]) {
+      ++letter;
+    }
+    if (letter > 0 && ports[i].name[letter] == '\0' && (name[letter] == '\0' || name[letter] == ' ')) {
+      return i;
+    }
+  }
+  return kNone;
+}
+
+/// Until the console's port is known and open, and so is the named one if there is to be one. Its number, or
+/// kNone.
+bool shake_hands(u32& named) {
+  offer_all(kControlIn, messages[0]);
+  if (!say(0, kDeviceReady, 1)) {
+    return false;
+  }
+  const char* const name = word("port");
+  named = kNone;
+  while (!ports[0].console || !ports[0].open || (name != nullptr && (named == kNone || !ports[named].open))) {
+    Used used;
+    if (!driver.wait(kControlIn, used)) {
+      return false;
+    }
+    const u8 which = buffer_of_id[kControlIn][used.id];
+    obey(messages[which], used.written);
+    offer(kControlIn, messages[0], which);
+    driver.queue(kControlIn).kick();
+    named = name != nullptr ? find_port(name) : kNone;
+  }
+  return say(0, kPortOpen, 1) && (named == kNone || say(named, kPortOpen, 1));
+}
+
+/// Sends back what came; true once that ended.
+bool echo(u32 number, const Used& used) {
+  const u8 which = buffer_of_id[queue_in(number)][used.id];
+  u8* const bytes = input[number][which];
+  check(used.written > 0 && used.written <= kBytes, "some input, and no more than fits");
+  send(queue_out(number), bytes, used.written);
+  const bool ended = used.written > 0 && bytes[used.written - 1] == kEndOfTransmission;
+  offer(queue_in(number), input[number][0], which);
+  driver.queue(queue_in(number)).kick();
+  return ended;
+}
+
+}  // namespace
+
+int guest_main(const HvmStartInfo& info) {
+  const bool multiport = number_word("multiport", 1) != 0;
+  if (!driver.open(info, kConsole, kSize | (multiport ? kMultiport : 0))) {
+    return verdict();
+  }
+  driver.add_queue(0);
+  driver.add_queue(1);
+  u32 count = 1;
+  if (multiport) {
+    check(driver.has(kMultiport), "the device has ports");
+    const u32 most = driver.config<u32>(kMostPortsField);
+    check(most >= 1, "one at least");
+    count = most < kMostPorts ? most : kMostPorts;
+    driver.add_queue(kControlIn);
+    driver.add_queue(kControlOut);
+    for (u32 i = 1; i < count; ++i) {
+      driver.add_queue(queue_in(i));
+      driver.add_queue(queue_out(i));
+    }
+  }
+  driver.start();
+  u32 named = kNone;
+  if (multiport && !shake_hands(named)) {
+    check(false, "the device shakes hands");
+    return verdict();
+  }
+  print("ready\n");
+
+  offer_all(queue_in(0), input[0][0]);
+  say(0, "this is the console\n");
+  if (named != kNone) {
+    offer_all(queue_in(named), input[named][0]);
+    say(named, "this is a port\n");
+  }
+  u32 running = named == kNone ? 1 : 2;
+  while (running > 0) {
+    const u16 first = queue_in(0);
+    const u16 second = named == kNone ? first : queue_in(named);
+    u16 which = 0;
+    Used used;
+    if (!driver.wait_either(first, second, which, used)) {
+      break;
+    }
+    running -= echo(which == first ? 0 : named, used) ? 1 : 0;
+  }
+  check_equal(running, 0, "ports that never end");
+  driver.report("console");
+  return verdict();
+}
