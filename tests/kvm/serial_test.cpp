@@ -2,16 +2,14 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <poll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
 
 #include "tests/kvm/martlet.h"
+#include "tests/support/line.h"
 #include "vmm/base/error.h"
 
 namespace martlet::test {
@@ -190,38 +188,6 @@ TEST(SerialNull, SwallowsAll) {
   EXPECT_EQ(guest.out, "");
 }
 
-/// The user's side of a console other than stdio.
-class Line {
- public:
-  explicit Line(Fd fd) : fd_{std::move(fd)} {}
-
-  void type(std::string_view text) const {
-    EXPECT_EQ(::write(fd_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
-  }
-  /// Reads until it has seen `text`, or for a minute.
-  [[nodiscard]] bool wait_for(std::string_view text) {
-    constexpr int kMinute = 60'000;
-    pollfd polled{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-    while (seen_.find(text) == std::string::npos) {
-      std::array<char, 4096> chunk{};
-      if (::poll(&polled, 1, kMinute) != 1) {
-        return false;
-      }
-      const auto got = ::read(fd_.get(), chunk.data(), chunk.size());
-      if (got <= 0) {
-        return false;
-      }
-      seen_.append(chunk.data(), static_cast<std::size_t>(got));
-    }
-    return true;
-  }
-  [[nodiscard]] const std::string& seen() const { return seen_; }
-
- private:
-  Fd fd_;
-  std::string seen_;
-};
-
 TEST(SerialPty, IsATerminalForTheUserToOpen) {
   Subprocess vmm{
       {.command = martlet_command({.name = "echo", .append = "by=interrupt", .options = {"--serial", "pty"}})}};
@@ -237,21 +203,6 @@ TEST(SerialPty, IsATerminalForTheUserToOpen) {
   EXPECT_EQ(guest.exit_code, 5) << guest;
   EXPECT_EQ(line.seen(), "ready\nhello");  // once: no echo but the guest's
   EXPECT_EQ(guest.out, "");
-}
-
-/// Connects to a socket that is about to be there.
-Fd connect_to(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  for (int attempt = 0; attempt < 1000; ++attempt) {
-    Fd fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
-      return fd;
-    }
-    ::usleep(10'000);
-  }
-  throw HostError{"nobody listens at " + path};
 }
 
 TEST(SerialSocket, ServesOneClientAfterAnother) {

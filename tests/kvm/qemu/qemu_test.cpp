@@ -1,6 +1,8 @@
 // The kvm tier's guests under QEMU, which knows nothing of Martlet: what they expect is what the
 // specifications say, and not our own habit. QEMU's software CPU, so no KVM is needed.
 
+#include "tests/kvm/qemu/qemu.h"
+
 #include <gtest/gtest.h>
 
 #include <charconv>
@@ -8,46 +10,11 @@
 #include <iomanip>
 #include <sstream>
 
-#include "tests/support/subprocess.h"
-
 namespace martlet::test {
 namespace {
 
-struct Guest {
-  std::string_view name;
-  std::string append{};
-  std::string machine = "pc";
-  std::string memory = "64M";
-  std::vector<std::string> options{};
-};
-
-std::vector<std::string> qemu_command(const Guest& guest) {
-  std::vector<std::string> command{"qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-nodefaults",
-                                   "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot", "-device",
-                                   "isa-debug-exit,iobase=0xf4,iosize=4", "-M", guest.machine, "-m", guest.memory,
-                                   "-kernel", std::string{GUEST_DIR "/"}.append(guest.name).append(".elf"),
-                                   // Where nothing answers, a PC's bus reads all ones and QEMU reads zero.
-                                   "-append", "exit=debug absent=0 " + guest.append};
-  command.insert(command.end(), guest.options.begin(), guest.options.end());
-  return command;
-}
-
-constexpr int debug_exit(int code) { return (code << 1 | 1) & 0xff; }
-
-/// Runs it to its end with its console on stdout.
-Outcome run_qemu(Guest guest) {
-  guest.options.insert(guest.options.end(), {"-serial", "stdio", "-monitor", "none"});
-  return run({.command = qemu_command(guest), .input = Subprocess::Input::Null});
-}
-
-void expect_satisfied(const Outcome& guest, std::string_view last_words) {
-  EXPECT_EQ(guest.exit_code, debug_exit(0)) << guest;
-  EXPECT_EQ(guest.out.find("FAILED"), std::string::npos) << guest;
-  EXPECT_TRUE(guest.out.ends_with(last_words)) << guest;
-}
-
 /// Runs it under a QMP monitor and returns what that has to say about the end.
-std::string events_of(Guest guest) {
+std::string events_of(QemuGuest guest) {
   guest.options.insert(guest.options.end(), {"-serial", "null", "-S", "-chardev", "stdio,id=monitor", "-mon",
                                              "chardev=monitor,mode=control"});
   Subprocess qemu{{.command = qemu_command(guest), .input = Subprocess::Input::Pipe}};
