@@ -32,11 +32,15 @@ PackedQueue::Position PackedQueue::advanced(Position from, std::uint16_t slots) 
   return {static_cast<std::uint16_t>(slot - setup_.size), !from.wrap};
 }
 
+/// §2.8.1: a descriptor is available in the lap in which its avail bit equals, and its used bit does not.
+bool PackedQueue::available(std::uint16_t flags, bool wrap) noexcept {
+  return ((flags & kPackedAvail) != 0) == wrap && ((flags & kPackedUsed) != 0) != wrap;
+}
+
 /// Is there another chain? Its head is written last, so then all of it is there (§2.8.6).
 bool PackedQueue::look() const noexcept {
   // Pairs with the driver's release of the head's flags: the chain's other descriptors and data are there.
-  const auto flags = ring_.load(flags_at(next_avail_.slot), std::memory_order_acquire);
-  return ((flags & kPackedAvail) != 0) == next_avail_.wrap && ((flags & kPackedUsed) != 0) != next_avail_.wrap;
+  return available(ring_.load(flags_at(next_avail_.slot), std::memory_order_acquire), next_avail_.wrap);
 }
 
 /// Asks for a notification of the next request; true when that came too late because it is here.
@@ -90,6 +94,9 @@ PackedQueue::Walk PackedQueue::follow(DescriptorChain& chain) const noexcept {
   const unsigned free = setup_.size - in_flight_;
   for (unsigned left = free; left > 0; --left, at = advanced(at, 1)) {
     const auto descriptor = ring_.copy<PackedDescriptor>(slot_at(at.slot));
+    if (!available(descriptor.flags, at.wrap)) {
+      return Walk::Endless;
+    }
     const bool more = (descriptor.flags & kNext) != 0;
     if (walk == Walk::Good) {
       bool good = false;

@@ -33,6 +33,7 @@ class PackedQueue final : public VirtQueue {
   };
   [[nodiscard]] Position advanced(Position from, std::uint16_t slots) const noexcept;
 
+  [[nodiscard]] static bool available(std::uint16_t flags, bool wrap) noexcept;
   [[nodiscard]] bool look() const noexcept;
   [[nodiscard]] bool arm() noexcept;
   enum class Walk { Good, Malformed, Endless };

@@ -92,7 +92,7 @@ struct QueueSetup {
 /// more, a table of no descriptors, of half ones or of more than the queue has, a `next` outside the table.
 /// Not to be followed: split rings with more available than the queue has, a head outside the table or in
 /// flight already (to give it back would hand the driver memory that is in use); packed rings with a chain
-/// that does not end before it meets descriptors in flight.
+/// that does not end before it meets descriptors in flight, or not made available.
 ///
 /// One thread at a time. Never moves, because its chains know it.
 class VirtQueue {
