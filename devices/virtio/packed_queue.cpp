@@ -60,16 +60,18 @@ bool PackedQueue::arm() noexcept {
 }
 
 std::optional<DescriptorChain> PackedQueue::pop() noexcept {
+  std::optional<DescriptorChain> chain;
   // No more than a ring full of malformed chains in one go: those slots are free again at once, and a driver
   // on another CPU could fill them for ever.
   for (std::uint32_t slots = 0; !broken_ && slots < setup_.size;) {
     if (!look() && !(event_index_ && notifications_ && arm())) {
       break;
     }
-    std::optional<DescriptorChain> chain{DescriptorChain{*this}};
+    chain.emplace(*this, DescriptorChain::Key{});
     const auto walk = follow(*chain);
     if (walk == Walk::Endless) {
       chain->retire();  // there is no buffer id to give back
+      chain.reset();
       latch();
       break;
     }
@@ -79,12 +81,13 @@ std::optional<DescriptorChain> PackedQueue::pop() noexcept {
       return chain;
     }
     slots += chain->slots_;
-    refused_ = true;  // and goes back here
+    chain.reset();  // goes back with length 0
+    refused_ = true;
   }
   if (refused_) {
     notify();
   }
-  return std::nullopt;
+  return chain;
 }
 
 /// Also a malformed chain is followed to its end: there are its id, and where the next one begins.

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <limits>
+#include <memory>
 #include <utility>
 
 #include "devices/virtio/packed_queue.h"
@@ -10,43 +11,22 @@
 
 namespace martlet::virtio {
 
-DescriptorChain::DescriptorChain(VirtQueue& queue) noexcept : queue_{&queue} {
+DescriptorChain::DescriptorChain(VirtQueue& queue, Key) noexcept : queue_{&queue} {
   if (!queue.spare_.empty()) {
     buffers_ = std::move(queue.spare_.back());
     queue.spare_.pop_back();
   }
 }
 
-DescriptorChain::DescriptorChain(DescriptorChain&& other) noexcept
-    : queue_{std::exchange(other.queue_, nullptr)},
-      buffers_{std::move(other.buffers_)},
-      readable_{std::exchange(other.readable_, 0)},
-      readable_bytes_{std::exchange(other.readable_bytes_, 0)},
-      writable_bytes_{std::exchange(other.writable_bytes_, 0)},
-      id_{other.id_},
-      slots_{other.slots_} {}
-
 DescriptorChain& DescriptorChain::operator=(DescriptorChain&& other) noexcept {
   if (this != &other) {
-    release();
-    queue_ = std::exchange(other.queue_, nullptr);
-    buffers_ = std::move(other.buffers_);
-    readable_ = std::exchange(other.readable_, 0);
-    readable_bytes_ = std::exchange(other.readable_bytes_, 0);
-    writable_bytes_ = std::exchange(other.writable_bytes_, 0);
-    id_ = other.id_;
-    slots_ = other.slots_;
+    std::destroy_at(this);  // what was held goes back
+    std::construct_at(this, std::move(other));
   }
   return *this;
 }
 
-DescriptorChain::~DescriptorChain() { release(); }
-
-void DescriptorChain::release() noexcept {
-  if (queue_ != nullptr) {
-    queue_->complete(std::move(*this), 0);
-  }
-}
+void DescriptorChain::give_back() noexcept { queue_->complete(std::move(*this), 0); }
 
 /// Completed: nothing of it may be used any more, and its vector serves the next chain.
 void DescriptorChain::retire() noexcept {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "devices/virtio/wire.h"
@@ -41,9 +42,20 @@ class DescriptorChain {
  public:
   using Buffer = std::span<std::byte>;
 
-  DescriptorChain(DescriptorChain&& other) noexcept;
+  DescriptorChain(DescriptorChain&& other) noexcept
+      : queue_{std::exchange(other.queue_, nullptr)},
+        buffers_{std::move(other.buffers_)},
+        readable_{std::exchange(other.readable_, 0)},
+        readable_bytes_{std::exchange(other.readable_bytes_, 0)},
+        writable_bytes_{std::exchange(other.writable_bytes_, 0)},
+        id_{other.id_},
+        slots_{other.slots_} {}
   DescriptorChain& operator=(DescriptorChain&& other) noexcept;
-  ~DescriptorChain();
+  ~DescriptorChain() {
+    if (queue_ != nullptr) {
+      give_back();
+    }
+  }
 
   /// The guest may change these bytes at any time: copy, check the copy, use the copy.
   [[nodiscard]] std::span<const Buffer> readable() const noexcept { return {buffers_.data(), readable_}; }
@@ -54,12 +66,19 @@ class DescriptorChain {
   [[nodiscard]] std::uint32_t readable_bytes() const noexcept { return readable_bytes_; }
   [[nodiscard]] std::uint32_t writable_bytes() const noexcept { return writable_bytes_; }
 
+  /// For queues alone: no other can make a Key.
+  class Key {
+    friend class SplitQueue;
+    friend class PackedQueue;
+    Key() = default;
+  };
+  DescriptorChain(VirtQueue& queue, Key) noexcept;
+
  private:
   friend class VirtQueue;
   friend class SplitQueue;
   friend class PackedQueue;
-  explicit DescriptorChain(VirtQueue& queue) noexcept;
-  void release() noexcept;  // to the driver with length 0, unless completed
+  void give_back() noexcept;
   void retire() noexcept;
 
   VirtQueue* queue_;  // null once completed

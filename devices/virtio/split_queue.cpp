@@ -52,6 +52,7 @@ bool SplitQueue::arm() noexcept {
 }
 
 std::optional<DescriptorChain> SplitQueue::pop() noexcept {
+  std::optional<DescriptorChain> chain;
   // No more than a ring full of malformed chains in one go: those descriptors are free again at once, and a
   // driver on another CPU could submit them for ever.
   for (std::uint32_t chains = 0; !broken_ && chains < setup_.size; ++chains) {
@@ -65,17 +66,18 @@ std::optional<DescriptorChain> SplitQueue::pop() noexcept {
     }
     ++next_avail_;
     in_flight_[head] = 1;
-    std::optional<DescriptorChain> chain{DescriptorChain{*this}};
+    chain.emplace(*this, DescriptorChain::Key{});
     chain->id_ = head;
     if (follow(*chain, head)) {
       return chain;
     }
-    refused_ = true;  // and goes back here
+    chain.reset();  // goes back with length 0
+    refused_ = true;
   }
   if (refused_) {
     notify();
   }
-  return std::nullopt;
+  return chain;
 }
 
 bool SplitQueue::follow(DescriptorChain& chain, std::uint16_t head) const noexcept {

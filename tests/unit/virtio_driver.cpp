@@ -31,7 +31,6 @@ std::uint64_t avail_entry(std::uint16_t slot) { return kRingEntries + slot * std
 
 FakeDriver::FakeDriver(Options options) : options_{options}, memory_{kRam} {
   options_.features |= kVersion1 | flag_if(packed(), kRingPacked);
-  holes_[0x1000] = kLowRam - 0x1000;  // address 0 stays unused, so that it is never right by chance
   for (std::uint16_t i = 0; i < options_.queues; ++i) {
     auto& queue = *queues_.emplace_back(std::make_unique<Queue>());
     queue.setup = {.index = i, .size = options_.size, .features = options_.features};
@@ -64,7 +63,7 @@ void FakeDriver::lay_out(Queue& queue) {
 
 void FakeDriver::reset(Queue& queue) {
   for (const auto area : {queue.setup.descriptors, queue.setup.driver, queue.setup.device}) {
-    std::ranges::fill(*memory_.slice(area, allocated_.at(raw(area))), std::byte{0});
+    std::ranges::fill(*memory_.slice(area, heap_.size_of(area)), std::byte{0});
   }
   for (const auto& [id, sent] : queue.sent) {
     for (const auto addr : sent.owned) {
@@ -90,45 +89,6 @@ std::unique_ptr<VirtQueue> FakeDriver::make_queue(std::uint16_t queue) {
   auto made = VirtQueue::make(memory_, at(queue).setup, *this);
   require(made != nullptr, "VirtQueue::make refused good rings");
   return made;
-}
-
-// --- Guest memory
-
-GuestAddr FakeDriver::allocate(std::uint64_t bytes, std::uint64_t alignment) {
-  bytes = std::max<std::uint64_t>(bytes, 1);
-  for (auto hole = holes_.begin(); hole != holes_.end(); ++hole) {
-    const auto [start, length] = *hole;
-    const std::uint64_t addr = (start + alignment - 1) / alignment * alignment;
-    if (addr + bytes <= start + length) {
-      holes_.erase(hole);
-      if (addr > start) {
-        holes_[start] = addr - start;
-      }
-      if (addr + bytes < start + length) {
-        holes_[addr + bytes] = start + length - addr - bytes;
-      }
-      allocated_[addr] = bytes;
-      return GuestAddr{addr};
-    }
-  }
-  throw std::runtime_error{"the fake guest is out of memory"};
-}
-
-void FakeDriver::release(GuestAddr addr) {
-  const auto block = allocated_.find(raw(addr));
-  require(block != allocated_.end(), "release of what was not allocated");
-  auto hole = holes_.emplace(block->first, block->second).first;
-  allocated_.erase(block);
-  if (const auto after = std::next(hole); after != holes_.end() && hole->first + hole->second == after->first) {
-    hole->second += after->second;
-    holes_.erase(after);
-  }
-  if (hole != holes_.begin()) {
-    if (const auto before = std::prev(hole); before->first + before->second == hole->first) {
-      before->second += hole->second;
-      holes_.erase(hole);
-    }
-  }
 }
 
 // --- Requests

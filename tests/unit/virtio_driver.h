@@ -28,6 +28,7 @@
 
 #include "devices/virtio/queue.h"
 #include "devices/virtio/wire.h"
+#include "guest_heap.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/guest_memory.h"
 
@@ -148,8 +149,8 @@ class FakeDriver final : public DriverInterrupts {
   // --- The raw rings, for hostile drivers
 
   /// Guest memory of one's own, until release(); never reused for something else before.
-  GuestAddr allocate(std::uint64_t bytes, std::uint64_t alignment = 16);
-  void release(GuestAddr addr);
+  GuestAddr allocate(std::uint64_t bytes, std::uint64_t alignment = 16) { return heap_.allocate(bytes, alignment); }
+  void release(GuestAddr addr) { heap_.release(addr); }
   template <class T>
   void write(GuestAddr addr, const T& value) {
     require(memory_.write(addr, value), "write outside of guest memory");
@@ -215,8 +216,7 @@ class FakeDriver final : public DriverInterrupts {
 
   Options options_;
   GuestMemory memory_;
-  std::map<std::uint64_t, std::uint64_t> holes_;      // free guest memory: address, length
-  std::map<std::uint64_t, std::uint64_t> allocated_;  // address, length
+  GuestHeap heap_{{GuestAddr{0x1000}, kLowRam - 0x1000}};  // without address 0, so that it is never right by chance
   std::vector<std::unique_ptr<Queue>> queues_;
   std::atomic<unsigned> config_changes_ = 0;
   std::atomic<unsigned> resets_wanted_ = 0;
