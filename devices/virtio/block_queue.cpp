@@ -1,0 +1,221 @@
+#include "devices/virtio/block_queue.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "devices/virtio/disk_options.h"
+
+namespace martlet::virtio {
+namespace {
+
+using Kind = DiskRequest::Kind;
+
+}  // namespace
+
+/// A request on its way.
+class BlockQueue::Slot final : public DiskRequest {
+ public:
+  explicit Slot(BlockQueue& queue) : queue_{queue} {}
+
+  enum class Next {
+    Disk,     ///< admit() and begin()
+    Nothing,  ///< it has been answered
+  };
+  [[nodiscard]] Next accept(DescriptorChain&& chain) noexcept {
+    chain_ = std::move(chain);
+    auto request =
+        BlockRequest::parse(chain_->readable(), chain_->writable(), queue_.shared_.limits, std::move(request_.data));
+    if (!request) {  // no room for an answer
+      complete(0);
+      return Next::Nothing;
+    }
+    request_ = std::move(*request);
+    if (request_.refused) {
+      answer(*request_.refused, 0);
+      return Next::Nothing;
+    }
+    if (request_.type == BlockType::GetId) {
+      answer(BlockStatus::Ok, put_serial());
+      return Next::Nothing;
+    }
+    return Next::Disk;
+  }
+
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return request_.length; }
+
+  void begin() noexcept {
+    ++queue_.in_flight_;
+    cancelled = false;
+    range_ = 0;
+    flushing_ = false;
+    submit();
+  }
+
+  /// Not begun, and never will be.
+  void drop() noexcept { chain_.reset(); }
+
+ private:
+  void submit() noexcept {
+    switch (request_.type) {
+      case BlockType::In:
+      case BlockType::Out:
+        work = {.kind = request_.type == BlockType::In ? Kind::Read : Kind::Write,
+                .offset = request_.offset,
+                .length = request_.length,
+                .buffers = request_.data};
+        break;
+      case BlockType::Discard:
+      case BlockType::WriteZeroes: {
+        const auto& range = request_.ranges[range_];
+        const auto zero = range.unmap == BlockRequest::Unmap::May ? Kind::ZeroUnmap : Kind::Zero;
+        work = {.kind = request_.type == BlockType::Discard ? Kind::Discard : zero,
+                .offset = range.offset,
+                .length = range.length};
+        break;
+      }
+      case BlockType::Flush:
+      case BlockType::GetId:
+        work = {.kind = Kind::Flush};
+        break;
+    }
+    queue_.shared_.disk.submit(*this);
+  }
+
+  void done(int error) noexcept override {
+    if (error == 0 && !cancelled) {
+      if (!flushing_ && range_ + 1 < request_.range_count) {
+        ++range_;
+        submit();
+        return;
+      }
+      const bool changes = request_.type != BlockType::In && request_.type != BlockType::Flush;
+      if (changes && !flushing_ && queue_.shared_.write_through.load(std::memory_order_relaxed)) {
+        flushing_ = true;
+        work = {.kind = Kind::Flush};
+        queue_.shared_.disk.submit(*this);
+        return;
+      }
+    }
+    --queue_.in_flight_;
+    const bool filled = error == 0 && request_.type == BlockType::In;
+    answer(error == 0 ? BlockStatus::Ok : BlockStatus::IoError, filled ? request_.length : 0);
+  }
+
+  /// Returns how many bytes of the buffer it wrote: §5.2.6, 20 of them, NUL-padded.
+  std::uint64_t put_serial() const noexcept {
+    std::array<char, kSerialBytes> text{};
+    const auto& serial = queue_.shared_.serial;
+    std::memcpy(text.data(), serial.data(), std::min(serial.size(), text.size()));
+    std::size_t at = 0;
+    for (const auto& buffer : request_.data) {
+      const auto part = std::min(buffer.iov_len, text.size() - at);
+      std::memcpy(buffer.iov_base, text.data() + at, part);
+      at += part;
+    }
+    return at;
+  }
+
+  /// `filled`: so many bytes from the start of the writable part were written.
+  void answer(BlockStatus status, std::uint64_t filled) noexcept {
+    *request_.status = static_cast<std::byte>(status);
+    // The length tells what may be relied on from the start on; the status byte is the last one.
+    complete(static_cast<std::uint32_t>(filled + 1 == chain_->writable_bytes() ? filled + 1 : filled));
+  }
+
+  void complete(std::uint32_t written) noexcept {
+    queue_.ring_->complete(std::move(*chain_), written);
+    chain_.reset();
+    queue_.answered_ = true;
+    queue_.idle_.push_back(this);
+  }
+
+  BlockQueue& queue_;
+  std::optional<DescriptorChain> chain_;
+  BlockRequest request_;
+  std::size_t range_ = 0;  // of a Discard or WriteZeroes, in flight
+  bool flushing_ = false;  // the work is done, write-through takes the rest
+};
+
+BlockQueue::BlockQueue(BlockShared& shared, std::unique_ptr<VirtQueue> ring)
+    : shared_{shared}, ring_{std::move(ring)} {}
+
+BlockQueue::~BlockQueue() {
+  stopping_ = true;
+  if (throttled_ != nullptr) {
+    throttled_->drop();
+  }
+  for (const auto& slot : slots_) {
+    slot->cancelled = true;
+  }
+  while (in_flight_ != 0) {
+    shared_.disk.wait();
+  }
+}
+
+BlockQueue::Slot* BlockQueue::idle_slot() {
+  if (idle_.empty() && slots_.size() < ring_->setup().size) {
+    slots_.push_back(std::make_unique<Slot>(*this));
+    idle_.push_back(slots_.back().get());
+  }
+  return idle_.empty() ? nullptr : idle_.back();
+}
+
+BlockQueue::Taken BlockQueue::take() noexcept {
+  auto* slot = std::exchange(throttled_, nullptr);
+  if (slot == nullptr) {
+    slot = idle_slot();
+    if (slot == nullptr) {
+      return Taken::Wait;  // more in flight than the ring has room for: only a driver that cheats gets here
+    }
+    auto chain = ring_->pop();
+    if (!chain) {
+      return Taken::None;
+    }
+    idle_.pop_back();
+    if (slot->accept(std::move(*chain)) == Slot::Next::Nothing) {
+      return Taken::One;
+    }
+  }
+  if (!shared_.throttle.admit(slot->bytes())) {
+    throttled_ = slot;
+    return Taken::Wait;
+  }
+  slot->begin();
+  return Taken::One;
+}
+
+void BlockQueue::service() noexcept {
+  if (stopping_) {
+    return;
+  }
+  // A driver that adds requests as fast as they are answered must not keep the loop from the rest.
+  std::size_t budget = 2 * std::size_t{ring_->setup().size};
+  ring_->disable_notifications();
+  auto taken = Taken::One;
+  do {
+    do {
+      taken = take();
+    } while (taken == Taken::One && --budget != 0);
+  } while (taken == Taken::None && ring_->enable_notifications());
+  waits_ = taken != Taken::None;
+  if (budget == 0) {
+    shared_.later();
+  }
+  shared_.disk.commit();
+  if (std::exchange(answered_, false)) {
+    ring_->notify();
+  }
+}
+
+void BlockQueue::settle() noexcept {
+  if (std::exchange(answered_, false)) {
+    ring_->notify();
+  }
+  if (waits_) {
+    service();
+  }
+}
+
+}  // namespace martlet::virtio
