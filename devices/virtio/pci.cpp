@@ -6,8 +6,6 @@
 #include <array>
 #include <utility>
 
-#include "devices/virtio/pci_layout.h"
-
 namespace martlet::virtio {
 using namespace pci_layout;
 

@@ -11,6 +11,7 @@
 #include "devices/pci/msi.h"
 #include "devices/pci/msix.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/pci_layout.h"
 #include "devices/virtio/queue.h"
 #include "devices/virtio/transport.h"
 #include "vmm/base/doorbell.h"
@@ -46,7 +47,6 @@ class VirtioPci final : public PciFunction, private DriverInterrupts {
   [[nodiscard]] std::uint8_t status() const noexcept { return state_.status(); }
 
  private:
-  enum class Common : std::uint16_t;
   /// Registers that DeviceState does not keep. The vectors and the ISR are read by any thread.
   struct Registers {
     explicit Registers(std::size_t queues) : queue_vectors(queues) { reset(); }
@@ -75,10 +75,10 @@ class VirtioPci final : public PciFunction, private DriverInterrupts {
 
   void read_common(std::uint64_t offset, std::span<std::byte> into) noexcept;
   void write_common(std::uint64_t offset, std::span<const std::byte> bytes) noexcept;
-  [[nodiscard]] std::uint32_t common(Common field) const noexcept;
-  [[nodiscard]] std::uint32_t queue_field(Common field) const noexcept;
-  void set_common(Common field, std::uint32_t value);
-  void set_queue_field(Common field, std::uint32_t value);
+  [[nodiscard]] std::uint32_t common(pci_layout::Common field) const noexcept;
+  [[nodiscard]] std::uint32_t queue_field(pci_layout::Common field) const noexcept;
+  void set_common(pci_layout::Common field, std::uint32_t value);
+  void set_queue_field(pci_layout::Common field, std::uint32_t value);
   void set_status(std::uint8_t value);
   void reset_queue(std::uint16_t index);
   [[nodiscard]] std::uint16_t checked_vector(std::uint32_t value) const noexcept;

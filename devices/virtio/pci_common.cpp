@@ -5,30 +5,7 @@
 
 namespace martlet::virtio {
 
-/// The common configuration structure, §4.1.4.3. Addresses of queue areas are two words each.
-enum class VirtioPci::Common : std::uint16_t {
-  DeviceFeatureSelect = 0x00,
-  DeviceFeature = 0x04,
-  DriverFeatureSelect = 0x08,
-  DriverFeature = 0x0c,
-  ConfigVector = 0x10,
-  QueueCount = 0x12,
-  Status = 0x14,
-  ConfigGeneration = 0x15,
-  QueueSelect = 0x16,
-  QueueSize = 0x18,
-  QueueVector = 0x1a,
-  QueueEnable = 0x1c,
-  QueueNotifyOffset = 0x1e,
-  Descriptors = 0x20,
-  DescriptorsHigh = 0x24,
-  Driver = 0x28,
-  DriverHigh = 0x2c,
-  Device = 0x30,
-  DeviceHigh = 0x34,
-  QueueNotifyData = 0x38,
-  QueueReset = 0x3a,
-};
+using pci_layout::Common;
 
 namespace {
 
@@ -37,57 +14,45 @@ void store_register(std::uint32_t value, std::span<std::byte> into) noexcept {
   std::memcpy(into.data(), &value, std::min(into.size(), sizeof value));
 }
 
-template <class T>
-[[nodiscard]] std::uint32_t load(std::span<const std::byte> bytes) noexcept {
-  T value{};
-  std::memcpy(&value, bytes.data(), sizeof value);
+[[nodiscard]] std::uint32_t load_register(std::span<const std::byte> bytes) noexcept {
+  std::uint32_t value = 0;
+  std::memcpy(&value, bytes.data(), std::min(bytes.size(), sizeof value));
   return value;
 }
 
-[[nodiscard]] std::uint32_t load_register(std::span<const std::byte> bytes) noexcept {
-  switch (bytes.size()) {
-    case 1:
-      return load<std::uint8_t>(bytes);
-    case 2:
-      return load<std::uint16_t>(bytes);
-    default:
-      return load<std::uint32_t>(bytes);
-  }
+/// The three addresses: two words each, or 64 bits at once.
+[[nodiscard]] constexpr bool is_address(Common field) noexcept {
+  return field == Common::Descriptors || field == Common::Driver || field == Common::Device;
 }
 
 /// A driver accesses each field as a whole (§4.1.3.1). Anything else reads as 0 and changes nothing.
-[[nodiscard]] std::size_t width(std::uint64_t offset) noexcept {
-  constexpr std::uint64_t kStatus = 0x14;
-  constexpr std::uint64_t kGeneration = 0x15;
-  if (offset == kStatus || offset == kGeneration) {
+[[nodiscard]] constexpr std::size_t width(Common field) noexcept {
+  if (field == Common::Status || field == Common::ConfigGeneration) {
     return 1;
   }
-  const bool word = offset < 0x10 || (offset >= 0x20 && offset < 0x38);
+  const bool word = field < Common::ConfigVector || (field >= Common::Descriptors && field < Common::QueueNotifyData);
   return word ? 4 : 2;
-}
-
-/// The three addresses may be accessed as 64 bits, too.
-[[nodiscard]] bool is_address(std::uint64_t offset) noexcept {
-  return offset == 0x20 || offset == 0x28 || offset == 0x30;
 }
 
 }  // namespace
 
 void VirtioPci::read_common(std::uint64_t offset, std::span<std::byte> into) noexcept {
-  if (into.size() == 8 && is_address(offset)) {
+  const auto field = static_cast<Common>(offset);
+  if (into.size() == 8 && is_address(field)) {
     read_common(offset, into.first(4));
     read_common(offset + 4, into.last(4));
-  } else if (into.size() == width(offset)) {
-    store_register(common(static_cast<Common>(offset)), into);
+  } else if (into.size() == width(field)) {
+    store_register(common(field), into);
   }
 }
 
 void VirtioPci::write_common(std::uint64_t offset, std::span<const std::byte> bytes) noexcept {
-  if (bytes.size() == 8 && is_address(offset)) {
+  const auto field = static_cast<Common>(offset);
+  if (bytes.size() == 8 && is_address(field)) {
     write_common(offset, bytes.first(4));
     write_common(offset + 4, bytes.last(4));
-  } else if (bytes.size() == width(offset)) {
-    set_common(static_cast<Common>(offset), load_register(bytes));
+  } else if (bytes.size() == width(field)) {
+    set_common(field, load_register(bytes));
   }
 }
 

@@ -19,7 +19,32 @@ enum class Page : std::uint8_t { Common, Isr, Device, Notify, MsixTable, MsixPen
   return static_cast<std::uint32_t>(static_cast<std::uint64_t>(page) * kPageSize);
 }
 
+/// The common configuration structure, §4.1.4.3. Addresses of queue areas are two words each.
+enum class Common : std::uint16_t {
+  DeviceFeatureSelect = 0x00,
+  DeviceFeature = 0x04,
+  DriverFeatureSelect = 0x08,
+  DriverFeature = 0x0c,
+  ConfigVector = 0x10,
+  QueueCount = 0x12,
+  Status = 0x14,
+  ConfigGeneration = 0x15,
+  QueueSelect = 0x16,
+  QueueSize = 0x18,
+  QueueVector = 0x1a,
+  QueueEnable = 0x1c,
+  QueueNotifyOffset = 0x1e,
+  Descriptors = 0x20,
+  DescriptorsHigh = 0x24,
+  Driver = 0x28,
+  DriverHigh = 0x2c,
+  Device = 0x30,
+  DeviceHigh = 0x34,
+  QueueNotifyData = 0x38,
+  QueueReset = 0x3a,
+};
 inline constexpr std::uint32_t kCommonLength = 0x3c;
+
 inline constexpr std::uint32_t kNotifyMultiplier = 4;
 
 /// Offsets in the PCI_CFG capability, §4.1.4.9.
