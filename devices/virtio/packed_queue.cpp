@@ -122,7 +122,7 @@ PackedQueue::Walk PackedQueue::follow(DescriptorChain& chain) const noexcept {
 
 bool PackedQueue::follow_table(DescriptorChain& chain, std::span<const std::byte> table) const noexcept {
   for (; !table.empty(); table = table.subspan(sizeof(PackedDescriptor))) {
-    PackedDescriptor descriptor;  // a copy, because the guest may change it
+    PackedDescriptor descriptor{};  // a copy, because the guest may change it
     std::memcpy(&descriptor, table.data(), sizeof(descriptor));
     // §2.8.7: kNext and the id mean nothing here, the table's length says it all.
     if ((descriptor.flags & kIndirect) != 0 || !add(chain, descriptor.addr, descriptor.len, descriptor.flags)) {

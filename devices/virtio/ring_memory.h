@@ -24,7 +24,7 @@ class RingMemory {
   /// A copy to check and to use: what lies in the ring may change under our eyes.
   template <class T>
   [[nodiscard]] T copy(std::size_t offset) const noexcept {
-    T value;
+    T value{};
     std::memcpy(&value, bytes_ + offset, sizeof(T));
     return value;
   }

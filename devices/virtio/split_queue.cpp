@@ -56,7 +56,8 @@ std::optional<DescriptorChain> SplitQueue::pop() noexcept {
   // No more than a ring full of malformed chains in one go: those descriptors are free again at once, and a
   // driver on another CPU could submit them for ever.
   for (std::uint32_t chains = 0; !broken_ && chains < setup_.size; ++chains) {
-    if (next_avail_ == seen_avail_ && !look() && !(event_index_ && notifications_ && !broken_ && arm())) {
+    const bool waits = next_avail_ != seen_avail_ || look() || (event_index_ && notifications_ && !broken_ && arm());
+    if (!waits) {
       break;
     }
     const std::uint16_t head = avail_.load(avail_entry(next_avail_ & mask_), std::memory_order_relaxed);
@@ -106,7 +107,7 @@ bool SplitQueue::follow_table(DescriptorChain& chain, std::span<const std::byte>
   const std::size_t count = table.size() / sizeof(SplitDescriptor);
   std::size_t index = 0;
   for (std::size_t left = count; left > 0; --left) {
-    SplitDescriptor descriptor;  // a copy, because the guest may change it
+    SplitDescriptor descriptor{};  // a copy, because the guest may change it
     std::memcpy(&descriptor, table.data() + index * sizeof(descriptor), sizeof(descriptor));
     if ((descriptor.flags & kIndirect) != 0 || !add(chain, descriptor.addr, descriptor.len, descriptor.flags)) {
       return false;
