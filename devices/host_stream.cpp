@@ -29,6 +29,13 @@ bool can_be_reopened(int fd, const struct stat& status) {
   return S_ISFIFO(status.st_mode) || (::isatty(fd) == 1 && ::ioctl(fd, TIOCGPTN, &pty_number) != 0);
 }
 
+msghdr message_of(std::span<const iovec> parts) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(parts.data());
+  message.msg_iovlen = parts.size();
+  return message;
+}
+
 bool is_socket(int fd) {
   struct stat status {};
   return ::fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode);
@@ -56,26 +63,39 @@ HostStream HostStream::shared(int fd, Direction direction) {
 }
 
 std::ptrdiff_t HostStream::read(std::span<std::byte> into) const noexcept {
+  const iovec one{.iov_base = into.data(), .iov_len = into.size()};
+  return read(std::span{&one, 1});
+}
+
+std::ptrdiff_t HostStream::write(std::span<const std::byte> bytes) const noexcept {
+  const iovec one{.iov_base = const_cast<std::byte*>(bytes.data()), .iov_len = bytes.size()};
+  return write(std::span{&one, 1});
+}
+
+std::ptrdiff_t HostStream::read(std::span<const iovec> into) const noexcept {
   if (way_ == Way::Socket) {
-    return or_errno(::recv(fd(), into.data(), into.size(), MSG_DONTWAIT));
+    auto message = message_of(into);
+    return or_errno(::recvmsg(fd(), &message, MSG_DONTWAIT));
   }
   if (way_ == Way::PollFirst && !ready(fd(), POLLIN, 0)) {
     return -EAGAIN;
   }
-  return or_errno(::read(fd(), into.data(), into.size()));
+  return or_errno(::readv(fd(), into.data(), static_cast<int>(into.size())));
 }
 
-std::ptrdiff_t HostStream::write(std::span<const std::byte> bytes) const noexcept {
+std::ptrdiff_t HostStream::write(std::span<const iovec> parts) const noexcept {
   if (way_ == Way::Socket) {
-    return or_errno(::send(fd(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
+    const auto message = message_of(parts);
+    return or_errno(::sendmsg(fd(), &message, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
   if (way_ == Way::PollFirst) {
     if (!ready(fd(), POLLOUT, 0)) {
       return -EAGAIN;
     }
-    bytes = bytes.first(std::min<std::size_t>(bytes.size(), PIPE_BUF));  // a pipe that is ready takes as much
+    const auto& first = parts.front();  // a pipe that is ready takes as much as PIPE_BUF
+    return or_errno(::write(fd(), first.iov_base, std::min<std::size_t>(first.iov_len, PIPE_BUF)));
   }
-  return or_errno(::write(fd(), bytes.data(), bytes.size()));
+  return or_errno(::writev(fd(), parts.data(), static_cast<int>(parts.size())));
 }
 
 bool HostStream::wait_writable(int milliseconds) const noexcept { return ready(fd(), POLLOUT, milliseconds); }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <span>
 
@@ -30,6 +32,9 @@ class HostStream {
   /// Bytes written; or a negative errno, -EAGAIN when it would have to wait. EPIPE comes with SIGPIPE,
   /// except on sockets.
   [[nodiscard]] std::ptrdiff_t write(std::span<const std::byte> bytes) const noexcept;
+  /// The same with bytes that lie in several places.
+  [[nodiscard]] std::ptrdiff_t read(std::span<const iovec> into) const noexcept;
+  [[nodiscard]] std::ptrdiff_t write(std::span<const iovec> parts) const noexcept;
   /// Waits until it can be written to; false when the time ran out first.
   [[nodiscard]] bool wait_writable(int milliseconds) const noexcept;
 
