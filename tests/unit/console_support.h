@@ -1,0 +1,265 @@
+#pragma once
+// A console, its driver and the event loop on a thread of its own: what console tests share.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "devices/virtio/console.h"
+#include "tests/unit/virtio_driver.h"
+#include "vmm/base/error.h"
+
+namespace martlet::virtio {
+
+inline std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span{text}); }
+inline std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+inline std::string noise(std::size_t size) {
+  std::string text(size, '\0');
+  std::uint32_t state = 4711;
+  for (auto& c : text) {
+    state = state * 1664525U + 1013904223U;
+    c = static_cast<char>(state >> 24U);
+  }
+  return text;
+}
+
+/// Waits for a condition, but not for ever.
+template <class Condition>
+bool eventually(Condition condition, std::chrono::microseconds between = std::chrono::microseconds{200}) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      return false;
+    }
+    std::this_thread::sleep_for(between);
+  }
+  return true;
+}
+
+/// Reads until `size` bytes or the end came, or nothing did for long.
+inline std::string read_up_to(int fd, std::size_t size,
+                              std::chrono::microseconds pause = std::chrono::microseconds{0}) {
+  std::string text;
+  std::array<char, 65536> chunk;
+  while (text.size() < size) {
+    std::this_thread::sleep_for(pause);
+    pollfd wait{.fd = fd, .events = POLLIN, .revents = 0};
+    const auto got =
+        ::poll(&wait, 1, 30000) > 0 ? ::read(fd, chunk.data(), std::min(chunk.size(), size - text.size())) : 0;
+    if (got <= 0) {
+      break;
+    }
+    text.append(chunk.data(), static_cast<std::size_t>(got));
+  }
+  return text;
+}
+
+inline void write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const auto put = ::send(fd, text.data(), text.size(), MSG_NOSIGNAL);
+    const auto written = put < 0 && errno == ENOTSOCK ? ::write(fd, text.data(), text.size()) : put;
+    ASSERT_GT(written, 0);
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+struct ConsoleTest : testing::TestWithParam<Ring> {
+  static constexpr std::uint64_t kSizeBit = 1;
+  static constexpr std::uint64_t kMultiportBit = 2;
+  static constexpr std::uint16_t kIn = 0;
+  static constexpr std::uint16_t kOut = 1;
+  static constexpr std::uint16_t kControlIn = 2;
+  static constexpr std::uint16_t kControlOut = 3;
+  static constexpr std::uint16_t kAgentIn = 4;
+  static constexpr std::uint16_t kAgentOut = 5;
+  static constexpr std::uint16_t kQueues = 8;
+
+  ConsoleTest() {
+    std::signal(SIGPIPE, SIG_IGN);
+    std::string name = "/tmp/martlet-console-XXXXXX";
+    directory = ::mkdtemp(name.data());
+    for (std::uint16_t i = 0; i < kQueues; ++i) {
+      kicks.push_back(make_eventfd());
+      loop.watch(kicks.back().get(), EPOLLIN, [this, i](std::uint32_t) {
+        drain_counter(kicks[i].get());
+        if (console && started[i]) {
+          console->notified(i);
+        }
+      });
+    }
+  }
+  ~ConsoleTest() override {
+    on_loop([&] {
+      if (console) {
+        console->stop();
+      }
+      console.reset();
+    });
+    on_loop([&] { loop.stop(); });
+    if (thread.joinable()) {
+      thread.join();
+    }
+    std::filesystem::remove_all(directory);
+  }
+
+  void make(const ConsoleOptions& options) { console.emplace(loop, options, hooks); }
+  void on_loop(const std::function<void()>& task) { loop.call(task); }
+
+  /// The driver comes; with `features`, those of the console's own that it accepts.
+  void start(std::uint64_t features) {
+    if (!thread.joinable()) {
+      thread = std::jthread{[this] { loop.run(); }};
+    }
+    on_loop([&] { console->start(driver.features() | features, driver); });
+    for (std::uint16_t i = 0; i < console->queue_sizes().size(); ++i) {
+      start_queue(i);
+    }
+  }
+  void start_queue(std::uint16_t queue) {
+    on_loop([&] {
+      started[queue] = true;
+      console->start_queue(queue, driver.make_queue(queue), kicks[queue].get());
+    });
+  }
+  void stop() {
+    on_loop([&] {
+      console->stop();
+      started = {};
+    });
+  }
+  void kick(std::uint16_t queue) { signal_eventfd(kicks[queue].get()); }
+
+  /// Hands over one chain, not waiting for it.
+  void submit(std::uint16_t queue, std::string_view text) {
+    driver.chain(queue).readable(text).submit();
+    kick(queue);
+  }
+  std::optional<FakeDriver::Used> wait_used(std::uint16_t queue) {
+    std::optional<FakeDriver::Used> used;
+    EXPECT_TRUE(eventually([&] { return (used = driver.take_used(queue)).has_value(); }));
+    return used;
+  }
+  void send(std::uint16_t queue, std::string_view text) {
+    submit(queue, text);
+    wait_used(queue);
+  }
+  /// As fast as the device takes it, in chains of `chunk` bytes in two buffers, several in flight.
+  void pour(std::uint16_t queue, std::string_view text, std::size_t chunk = 60000) {
+    std::size_t in_flight = 0;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{50};
+    while ((!text.empty() || in_flight != 0) && std::chrono::steady_clock::now() < deadline) {
+      while (!text.empty() && driver.free_descriptors(queue) >= 2) {
+        const auto part = text.substr(0, chunk);
+        const auto half = part.size() / 2;
+        driver.chain(queue).readable(part.substr(0, half)).readable(part.substr(half)).submit();
+        text.remove_prefix(part.size());
+        ++in_flight;
+      }
+      if (driver.kick_wanted(queue)) {
+        kick(queue);
+      }
+      while (driver.take_used(queue)) {
+        --in_flight;
+      }
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(in_flight, 0U);
+  }
+  /// Gives the device buffers and collects what it writes, until `size` bytes came.
+  std::string collect(std::uint16_t queue, std::size_t size, std::uint32_t buffer = 4096) {
+    std::string text;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{50};
+    while (text.size() < size && std::chrono::steady_clock::now() < deadline) {
+      while (driver.in_flight(queue) < 4) {
+        driver.chain(queue).writable(buffer / 2).writable(buffer - buffer / 2).submit();
+      }
+      if (driver.kick_wanted(queue)) {
+        kick(queue);
+      }
+      while (const auto used = driver.take_used(queue)) {
+        text += used->text();
+      }
+      std::this_thread::yield();
+    }
+    return text;
+  }
+
+  Fd dial(const std::string& path) {
+    Fd client{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, path.size());
+    EXPECT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    return client;
+  }
+  [[nodiscard]] std::string path(std::string_view name) const { return directory + "/" + std::string{name}; }
+  [[nodiscard]] static SerialTarget file(std::string path) {
+    return {.kind = SerialTarget::Kind::File, .path = std::move(path)};
+  }
+  [[nodiscard]] static SerialTarget socket(std::string path) {
+    return {.kind = SerialTarget::Kind::Socket, .path = std::move(path)};
+  }
+  /// Until the loop has done what it can do: for a while its thread uses no CPU.
+  bool settles() {
+    clockid_t clock{};
+    check(::pthread_getcpuclockid(thread.native_handle(), &clock), "pthread_getcpuclockid");
+    const auto used = [clock] {
+      timespec time{};
+      ::clock_gettime(clock, &time);
+      return std::pair{time.tv_sec, time.tv_nsec};
+    };
+    return eventually([&] {
+      const auto before = used();
+      std::this_thread::sleep_for(std::chrono::milliseconds{50});
+      return used() == before;
+    });
+  }
+
+  std::string directory;
+  EventLoop loop;
+  FakeDriver driver{{.size = 16, .ring = GetParam(), .features = kInOrder | kIndirectDescriptors, .queues = kQueues}};
+  std::vector<Fd> kicks;
+  std::array<bool, kQueues> started{};
+  Console::Hooks hooks;
+  std::optional<Console> console;
+  std::jthread thread;
+};
+
+inline std::string ring_name(const testing::TestParamInfo<Ring>& tested) {
+  return tested.param == Ring::Split ? "Split" : "Packed";
+}
+
+inline std::string contents(const std::string& path) {
+  std::string text(std::filesystem::file_size(path), '\0');
+  const auto file = open_file(path, O_RDONLY);
+  read_exactly(file.get(), std::as_writable_bytes(std::span{text}), 0, path);
+  return text;
+}
+
+}  // namespace martlet::virtio
