@@ -29,6 +29,15 @@ inline std::string pattern(std::uint64_t seed, std::size_t bytes) {
   return text;
 }
 
+/// Bytes of all values, but no end of transmission.
+inline std::string typed(std::size_t bytes) {
+  auto text = pattern(7, bytes);
+  for (auto& byte : text) {
+    byte = byte == '\4' ? 'x' : byte;
+  }
+  return text;
+}
+
 /// How the disk looks after the guest: sectors 1 to 8 and those from 16 on that it filled all at once.
 inline bool holds_what_was_written(const std::string& disk) {
   bool well = disk.substr(kSector, 8 * kSector) == pattern(1, 8 * kSector);

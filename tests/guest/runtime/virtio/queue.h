@@ -58,6 +58,8 @@ class Queue {
   // For who means to be malformed, split rings only.
   /// A request of one descriptor, in the ring or in an indirect table, which says that number `next` follows.
   u16 add_linked(const Buffer& buffer, u16 next);
+  /// Its own number, if it is the next request.
+  [[nodiscard]] u16 itself() const { return options_.indirect ? u16{0} : free_[free_count_ - 1]; }
   /// As many more requests as `count`, whatever they be.
   void pretend(u16 count);
 
