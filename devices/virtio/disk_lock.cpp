@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 // QEMU locks single bytes for reading: 100 + i when it does what permission i allows, 200 + i when nobody
 // else may. Permission 1 is to write. A reader here says "nobody may write"; a writer locks all of these bytes
 // for writing, which collides with whoever has the image open in whichever way.
+constexpr off_t kWrites = 101;
 constexpr off_t kNobodyElseWrites = 201;
 constexpr off_t kFirstByte = 100;
 constexpr off_t kByteCount = 200;
@@ -71,22 +72,46 @@ std::string find_holder(int fd) {
   return "another process";
 }
 
+struct flock bytes(short type, off_t start, off_t count) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = start;
+  lock.l_len = count;
+  return lock;
+}
+
+enum class Outcome { Ours, Taken };
+
+Outcome lock_writer(int fd) {
+  auto all = bytes(F_WRLCK, kFirstByte, kByteCount);
+  const bool taken = ::fcntl(fd, F_OFD_SETLK, &all) != 0 && (errno == EAGAIN || errno == EACCES);
+  return taken ? Outcome::Taken : Outcome::Ours;  // other errors: a file system without locks
+}
+
+Outcome lock_reader(int fd) {
+  auto mine = bytes(F_RDLCK, kNobodyElseWrites, 1);
+  if (::fcntl(fd, F_OFD_SETLK, &mine) != 0) {
+    return errno == EAGAIN || errno == EACCES ? Outcome::Taken : Outcome::Ours;
+  }
+  // A writer of QEMU's holds its bytes for reading: only who asks to write there hears of it.
+  auto writer = bytes(F_WRLCK, kWrites, 1);
+  return ::fcntl(fd, F_OFD_GETLK, &writer) == 0 && writer.l_type != F_UNLCK ? Outcome::Taken : Outcome::Ours;
+}
+
 }  // namespace
 
 void lock_image(int fd, const std::string& path, DiskAccess access) {
-  const bool writing = access == DiskAccess::ReadWrite;
-  struct flock lock {};
-  lock.l_type = writing ? F_WRLCK : F_RDLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_start = writing ? kFirstByte : kNobodyElseWrites;
-  lock.l_len = writing ? kByteCount : 1;
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES)) {
-    return;  // the latter: a file system without locks
+  if (access == DiskAccess::ReadWrite) {
+    if (lock_writer(fd) == Outcome::Taken) {
+      throw HostError{
+          fmt::format("disk {}: {} has it open; end that first, or add overlay=tmp or readonly=on if it "
+                      "only reads",
+                      path, find_holder(fd))};
+    }
+  } else if (lock_reader(fd) == Outcome::Taken) {
+    throw HostError{fmt::format("disk {}: {} has it open for writing; end that first", path, find_holder(fd))};
   }
-  throw HostError{writing ? fmt::format("disk {}: {} has it open; end that first, or add overlay=tmp or readonly=on if "
-                                        "it only reads",
-                                        path, find_holder(fd))
-                          : fmt::format("disk {}: {} has it open for writing; end that first", path, find_holder(fd))};
 }
 
 }  // namespace martlet::virtio

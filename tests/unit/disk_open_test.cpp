@@ -123,6 +123,29 @@ TEST(OpenDisk, AWriterHasTheImageForItself) {
   EXPECT_THAT(refusal({.path = image.path(), .overlay = "tmp"}), HasSubstr(process));
 }
 
+TEST(OpenDisk, KnowsTheLocksOfQemu) {
+  const TempFile image{Bytes(4096)};
+  const auto hold = [&](off_t byte) {
+    Fd file = open_file(image.path(), O_RDWR);
+    struct flock lock {};
+    lock.l_type = F_RDLCK;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    check(::fcntl(file.get(), F_OFD_SETLK, &lock), "lock");
+    return file;
+  };
+  EventLoop loop;
+  {
+    const Fd writes = hold(101);
+    EXPECT_THAT(refusal({.path = image.path(), .access = DiskAccess::ReadOnly}), HasSubstr("open for writing"));
+    EXPECT_THAT(refusal({.path = image.path()}), HasSubstr("has it open"));
+  }
+  const Fd reads = hold(100);
+  const Fd nobody_writes = hold(201);
+  EXPECT_THAT(refusal({.path = image.path()}), HasSubstr("has it open"));
+  EXPECT_TRUE(open_disk(loop, {.path = image.path(), .access = DiskAccess::ReadOnly}));
+}
+
 TEST(OpenDisk, ReadersShareTheImageAndKeepWritersOut) {
   const TempFile image{Bytes(4096)};
   EventLoop loop;
