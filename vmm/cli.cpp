@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
+#include <iterator>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,7 @@ namespace {
 constexpr std::string_view kRunFooter = R"(Examples:
   martlet run /boot/vmlinuz -i initrd.img -c 2 -m 1G
   martlet run bzImage --root ./rootfs -a "quiet init=/bin/sh"
+  martlet run vmlinuz -i initrd.img -d disk.img -n bridge=br0 -a "root=/dev/vda"
   martlet run bzImage --root ./tests --timeout 60s --result verdict.json </dev/null
   make bzImage && git bisect run martlet run arch/x86/boot/bzImage --root ./tests --timeout 2m
 
@@ -141,6 +143,11 @@ Command parse_command_line(int argc, const char* const* argv) {
   std::string cpus;
   std::string memory;
   std::string serial;
+  std::string console;
+  std::string transport;
+  std::vector<std::string> disks;
+  std::vector<std::string> nics;
+  std::vector<std::string> ports;
   std::string timeout;
   auto* run_app = top.add_subcommand("run", "Boot a kernel");
   run_app->footer(std::string{kRunFooter});
@@ -172,6 +179,32 @@ Command parse_command_line(int argc, const char* const* argv) {
       ->add_option("--serial", serial,
                    "Where the serial console goes [stdio]: stdio, null, pty, file=PATH or socket=PATH")
       ->type_name("TARGET")
+      ->group("Console");
+  const auto add_list = [&](const char* names, std::vector<std::string>& values, const char* help, const char* type) {
+    run_app->add_option(names, values, help)->type_name(type)->allow_extra_args(false)->group("Devices");
+  };
+  add_list("-d,--disk", disks,
+           "A virtio disk, raw image or block device:\n"
+           "readonly=on, serial=TEXT, cache=writeback|direct|unsafe, overlay=FILE|tmp (writes go there),\n"
+           "queues=N, block_size=512|4096, rate=BYTES, iops=N, burst=BYTES (a second)",
+           "[path=]FILE[,KEY=VALUE…]");
+  add_list("-n,--net", nics,
+           "A virtio network card: on a TAP of its own on a bridge, on TAP NAME, or on inherited descriptor N;\n"
+           "mac=ADDRESS, mtu=N, queues=PAIRS, vhost=auto|on|off, rate=BYTES, burst=BYTES (a second)",
+           "bridge=NAME|tap=NAME|fd=N[,KEY=VALUE…]");
+  run_app->add_flag("--rng", config.rng, "A virtio source of entropy")->group("Devices");
+  run_app->add_option("--transport", transport, "How the guest finds its virtio devices [pci]")
+      ->type_name("pci|mmio")
+      ->group("Devices");
+  run_app
+      ->add_option("--console", console,
+                   "A virtio console (hvc0), which becomes the kernel's; the serial one speaks until it is there")
+      ->type_name("TARGET")
+      ->group("Console");
+  run_app
+      ->add_option("--port", ports, "A virtio port, in the guest /dev/virtio-ports/NAME, to a TARGET as for --serial")
+      ->type_name("name=NAME,TARGET")
+      ->allow_extra_args(false)
       ->group("Console");
   run_app->add_option("--timeout", timeout, "End the VM after DURATION (90s, 500ms, 5m); exit code 124")
       ->type_name("DURATION")
@@ -235,6 +268,17 @@ Command parse_command_line(int argc, const char* const* argv) {
   }
   if (!serial.empty()) {
     config.serial = parse_serial_target(serial);
+  }
+  std::ranges::transform(disks, std::back_inserter(config.disks), virtio::parse_disk);
+  std::ranges::transform(nics, std::back_inserter(config.nics), parse_net);
+  std::ranges::transform(ports, std::back_inserter(config.ports), virtio::parse_port_options);
+  if (!console.empty()) {
+    config.console = parse_serial_target(console);
+  }
+  if (transport == "mmio") {
+    config.transport = Transport::Mmio;
+  } else if (!transport.empty() && transport != "pci") {
+    throw HostError{fmt::format("--transport {}: expected pci or mmio", transport)};
   }
   if (!timeout.empty()) {
     config.timeout = parse_duration(timeout, "--timeout");

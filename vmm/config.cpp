@@ -1,6 +1,11 @@
 #include "vmm/config.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <string_view>
+
+#include "vmm/x86_64/layout.h"
 
 namespace martlet {
 
@@ -13,6 +18,11 @@ bool has_parameter(std::string_view line, std::string_view name) {
   return false;
 }
 
+std::size_t count_virtio_devices(const Config& config) {
+  const bool console = config.console || !config.ports.empty();
+  return config.disks.size() + config.nics.size() + (console ? 1U : 0U) + (config.rng ? 1U : 0U);
+}
+
 std::string kernel_command_line(const Config& config) {
   std::string line;
   const auto add = [&line](std::string_view word) {
@@ -20,12 +30,21 @@ std::string kernel_command_line(const Config& config) {
     line += word;
   };
   if (!has_parameter(config.append, "console=")) {
-    add("console=ttyS0");
+    // Until the driver of hvc0 is there, the UART speaks for it.
+    add(config.console ? "earlycon=uart8250,io,0x3f8 console=hvc0" : "console=ttyS0");
   }
   if (!has_parameter(config.append, "panic=")) {
     add("panic=-1");  // reset at once: the VM ends, and its console says why
   }
   add(config.append);
+  if (config.transport == Transport::Mmio && has_parameter(config.append, "acpi=off")) {
+    const auto devices = std::min(count_virtio_devices(config), layout::kVirtioMmioIrqs.size());
+    for (std::size_t slot = 0; slot < devices; ++slot) {
+      const auto range = layout::virtio_mmio(slot);
+      add(fmt::format("virtio_mmio.device={}K@{:#x}:{}", range.size / layout::kKiB, raw(range.start),
+                      layout::kVirtioMmioIrqs.at(slot)));
+    }
+  }
   return line;
 }
 

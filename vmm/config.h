@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -8,9 +9,15 @@
 #include <vector>
 
 #include "devices/serial_target.h"
+#include "devices/virtio/console_options.h"
+#include "devices/virtio/disk_options.h"
+#include "net/options.h"
 #include "vmm/base/guest_memory.h"
 
 namespace martlet {
+
+/// How the guest finds its virtio devices.
+enum class Transport { Pci, Mmio };
 
 /// A machine to build: a plain aggregate that any front end can fill. Bad values are found by
 /// whoever uses them, when the machine is built.
@@ -24,10 +31,20 @@ struct Config {
   std::uint64_t memory = 512ULL << 20U;  ///< bytes
   GuestMemory::Backing backing = GuestMemory::Backing::Anonymous;
   SerialTarget serial{};
+  std::vector<virtio::DiskOptions> disks;
+  std::vector<NetOptions> nics;
+  std::optional<SerialTarget> console;     ///< hvc0
+  std::vector<virtio::PortOptions> ports;  ///< beside it
+  bool rng = false;
+  Transport transport = Transport::Pci;
   std::optional<std::chrono::milliseconds> timeout;
 };
 
-/// The kernel's whole command line: a console and an end to a panic, unless `append` decides otherwise.
+/// How many virtio devices the machine has.
+[[nodiscard]] std::size_t count_virtio_devices(const Config& config);
+
+/// The kernel's whole command line: consoles and an end to a panic, unless `append` decides otherwise, and
+/// where the virtio-mmio devices are, for a kernel that was told to ignore ACPI.
 [[nodiscard]] std::string kernel_command_line(const Config& config);
 
 /// Whether a word of a kernel's command line begins with `name`, e.g. "panic=".

@@ -31,7 +31,11 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
   for (const auto& region : memory.regions()) {
     ram.push_back(region.range);
   }
-  const AcpiTables acpi{{.cpus = config.cpus}};
+  const auto virtio = count_virtio_devices(config);
+  const bool pci = virtio != 0 && config.transport == Transport::Pci;
+  const auto ecam = pci ? std::optional{layout::kPciEcam} : std::nullopt;
+  const auto virtio_mmio = pci ? 0 : virtio;
+  const AcpiTables acpi{{.cpus = config.cpus, .ecam = ecam, .virtio_mmio = virtio_mmio}};
   const GuestAddr floor{kernel.footprint.end()};
   const auto acpi_at = highest_place(memory, acpi.size(), floor, layout::kMmioHole.start);
   if (!acpi_at) {
@@ -39,9 +43,9 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
                                 config.kernel, format_size(align_up(raw(floor) + acpi.size(), layout::kMiB)))};
   }
   acpi.write(memory, *acpi_at);
-  write_mp_table(memory, {.cpus = config.cpus});
+  write_mp_table(memory, {.cpus = config.cpus, .pci = pci});
   write_reset_vector(memory);
-  const auto memory_map = make_memory_map({.ram = ram, .acpi = GuestRange{*acpi_at, acpi.size()}});
+  const auto memory_map = make_memory_map({.ram = ram, .acpi = GuestRange{*acpi_at, acpi.size()}, .ecam = ecam});
   const auto line = kernel_command_line(config);
   const auto command_line = write_command_line(memory, line, kernel.max_command_line);
   clock.mark("tables");
@@ -55,11 +59,10 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
   BootInfo info{.memory_map = memory_map, .command_line = command_line, .initrd = initrd, .rsdp = layout::kRsdp.start};
   if (config.dtb) {
     top = initrd ? initrd->start : top;
-    const auto record =
-        *config.dtb == "auto"
-            ? place_fdt(memory, make_fdt({.cpus = config.cpus, .ram = ram, .command_line = line, .initrd = initrd}),
-                        floor, top)
-            : load_fdt(memory, *config.dtb, floor, top);
+    const FdtConfig tree{
+        .cpus = config.cpus, .ram = ram, .command_line = line, .initrd = initrd, .virtio_mmio = virtio_mmio};
+    const auto record = *config.dtb == "auto" ? place_fdt(memory, make_fdt(tree), floor, top)
+                                              : load_fdt(memory, *config.dtb, floor, top);
     info.setup_data = record.start;
   }
   if (kernel.mode == EntryMode::Linux64) {

@@ -54,21 +54,31 @@ void KvmMsiRouter::disconnect(const IrqLine& line) noexcept {
   }
 }
 
-bool KvmDoorbells::add(GuestAddr addr, int eventfd) noexcept {
+bool KvmDoorbells::try_add(const Vm::Doorbell& doorbell, int eventfd) noexcept {
   try {
-    vm_.add_doorbell({.addr = raw(addr)}, eventfd);
+    vm_.add_doorbell(doorbell, eventfd);
     return true;
   } catch (const HostError&) {  // the write comes as an exit, and works
     return false;
   }
 }
 
-void KvmDoorbells::remove(GuestAddr addr, int eventfd) noexcept {
+void KvmDoorbells::take_away(const Vm::Doorbell& doorbell, int eventfd) noexcept {
   try {
-    vm_.remove_doorbell({.addr = raw(addr)}, eventfd);
+    vm_.remove_doorbell(doorbell, eventfd);
   } catch (const HostError& error) {
     trouble_(error.what());
   }
+}
+
+bool KvmDoorbells::add(GuestAddr addr, int eventfd) noexcept { return try_add({.addr = raw(addr)}, eventfd); }
+void KvmDoorbells::remove(GuestAddr addr, int eventfd) noexcept { take_away({.addr = raw(addr)}, eventfd); }
+
+bool KvmDoorbells::add_value(GuestAddr addr, std::uint32_t value, int eventfd) noexcept {
+  return try_add({.addr = raw(addr), .size = sizeof value, .value = value}, eventfd);
+}
+void KvmDoorbells::remove_value(GuestAddr addr, std::uint32_t value, int eventfd) noexcept {
+  take_away({.addr = raw(addr), .size = sizeof value, .value = value}, eventfd);
 }
 
 }  // namespace martlet

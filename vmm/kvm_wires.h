@@ -44,8 +44,13 @@ class KvmDoorbells final : public Doorbells {
 
   bool add(GuestAddr addr, int eventfd) noexcept override;
   void remove(GuestAddr addr, int eventfd) noexcept override;
+  bool add_value(GuestAddr addr, std::uint32_t value, int eventfd) noexcept override;
+  void remove_value(GuestAddr addr, std::uint32_t value, int eventfd) noexcept override;
 
  private:
+  bool try_add(const Vm::Doorbell& doorbell, int eventfd) noexcept;
+  void take_away(const Vm::Doorbell& doorbell, int eventfd) noexcept;
+
   Vm& vm_;
   KvmTrouble trouble_;
 };

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -83,15 +84,17 @@ Machine::Machine(const Config& config, StartClock& clock, std::function<void(std
               config.serial,
               {.busy = [this](bool busy) { pace_transmitter(busy); },
                .drain = [this] { coalesced_->drain(); },
-               .observe = [this](std::span<const std::byte> output) { watch_console(output); },
-               .typed = std::move(typed)}} {
-  serial_.connect(uart_);
+               .observe = [this](std::span<const std::byte> output) { watch_console(serial_watch_, output); },
+               .typed = config.serial.kind == SerialTarget::Kind::Stdio ? typed : nullptr}} {
   const auto cpus = checked_cpus(config.cpus, system_);
   clock.mark("open KVM and files");
   const auto kernel = load_guest(memory_, config, clock);
   vm_.map(memory_);
   create_interrupt_controllers(system_, vm_, cpus);
   attach_devices();
+  attach_virtio(config, std::move(typed));
+  buses_.ports.freeze();
+  buses_.mmio.freeze();
   clock.mark("KVM: memory, interrupts, devices");
   create_cpus(cpus);
   if (kernel.mode == EntryMode::Linux64) {
@@ -119,8 +122,39 @@ void Machine::attach_devices() {
   ports(layout::kAcpiEvents, "acpi events", acpi_events_);
   vm_.connect(uart_irq_, layout::kCom1Irq);
   vm_.connect(ged_irq_, layout::kGedIrq);
-  buses_.ports.freeze();
-  buses_.mmio.freeze();
+}
+
+/// With both consoles on stdio, the serial one reads stdin for both: input is for hvc0 once the guest listens
+/// there.
+void Machine::attach_virtio(const Config& config, std::function<void(std::span<const std::byte>)> typed) {
+  const auto is_stdio = [](const SerialTarget& target) { return target.kind == SerialTarget::Kind::Stdio; };
+  const bool hvc_on_stdio = config.console && is_stdio(*config.console);
+  const bool shared = hvc_on_stdio && is_stdio(config.serial);
+  virtio::Console::Hooks hooks{
+      .observe = [this](std::span<const std::byte> output) { watch_console(hvc_watch_, output); }};
+  if (shared) {
+    hooks.opened = [this](bool) { serial_.has_room(); };
+    hooks.has_room = [this] { serial_.has_room(); };
+  } else if (hvc_on_stdio) {
+    hooks.typed = std::move(typed);
+  }
+  virtio_.emplace(
+      config, VirtioDevices::Host{.memory = memory_,
+                                  .loop = loop_,
+                                  .vm = vm_,
+                                  .buses = buses_,
+                                  .trouble =
+                                      [this](std::string_view what) {
+                                        stop_.request({.kind = Ending::Kind::HostError, .detail = std::string{what}});
+                                      },
+                                  .console = std::move(hooks)});
+  if (shared) {
+    input_switch_.emplace(virtio_->console()->port(), uart_);
+    serial_.connect(*input_switch_);
+  } else {
+    serial_.connect(uart_);
+    hvc_has_stdin_ = hvc_on_stdio;
+  }
 }
 
 void Machine::create_cpus(std::uint32_t count) {
@@ -134,22 +168,83 @@ void Machine::create_cpus(std::uint32_t count) {
   if (const int page = system_.extension(KVM_CAP_COALESCED_MMIO);
       page > 0 && system_.extension(KVM_CAP_COALESCED_PIO) > 0) {
     coalesced_->attach(cpus_.front()->vcpu.shared(), page);
+    // Nobody waits for the address of a configuration access: the access itself exits. Not needed, if KVM refuses.
+    static_cast<void>(coalesced_->coalesce(layout::kPciConfigAddress.start, layout::kPciConfigAddress.size, true));
   }
 }
 
 /// While output flows, KVM puts the UART's transmitted bytes aside (docs/architecture.md, "The transmit port").
 void Machine::pace_transmitter(bool busy) {
-  coalesced_->coalesce(layout::kCom1.start, busy);
+  coalesced_->coalesce(layout::kCom1.start, 1, busy);
   if (!busy) {
     coalesced_->drain();  // what came before KVM stopped
   }
 }
 
-void Machine::watch_console(std::span<const std::byte> output) {
-  console_watch_.feed(output);
-  if (console_watch_.panic_is_over()) {  // without a reset to follow: panic=0
-    stop_.request({.kind = Ending::Kind::Panic, .detail = *console_watch_.panic()});
+void Machine::watch_console(ConsoleWatch& watch, std::span<const std::byte> output) {
+  watch.feed(output);
+  if (watch.panic_is_over()) {  // without a reset to follow: panic=0
+    stop_.request({.kind = Ending::Kind::Panic, .detail = *watch.panic()});
   }
+}
+
+std::optional<std::string> Machine::panic() const {
+  return serial_watch_.panic() ? serial_watch_.panic() : hvc_watch_.panic();
+}
+
+void Machine::type(std::span<const std::byte> bytes) {
+  if (hvc_has_stdin_) {
+    virtio_->console()->port().type(bytes);
+  } else {
+    serial_.type(bytes);
+  }
+}
+
+void Machine::send_break() {
+  serial_.flush_type_ahead();
+  if (hvc_has_stdin_) {
+    virtio_->console()->port().flush_type_ahead();
+  }
+  uart_.receive_break();
+}
+
+void Machine::resume_input() {
+  if (hvc_has_stdin_) {
+    virtio_->console()->port().resume_input();
+  } else {
+    serial_.resume_input();
+  }
+}
+
+void Machine::resize_console(virtio::ConsoleSize size) {
+  if (virtio_->console() != nullptr) {
+    virtio_->console()->resize(size);
+  }
+}
+
+std::vector<std::string> Machine::notices() {
+  std::vector<std::string> lines;
+  if (!serial_.pty_path().empty()) {
+    lines.push_back("the serial console is " + serial_.pty_path());
+  }
+  if (virtio_->console() != nullptr) {
+    std::ranges::move(virtio_->console()->ptys(), std::back_inserter(lines));
+  }
+  return lines;
+}
+
+std::vector<std::string> Machine::troubles() {
+  std::vector<std::string> lines;
+  if (!serial_.trouble().empty()) {
+    lines.push_back(serial_.trouble());
+  }
+  if (unread_ != 0) {
+    lines.push_back(fmt::format("{} bytes of console output lost: nobody read them", unread_));
+  }
+  if (virtio_->console() != nullptr) {
+    std::ranges::move(virtio_->console()->troubles(), std::back_inserter(lines));
+  }
+  return lines;
 }
 
 Ending Machine::run() {
@@ -172,15 +267,18 @@ Ending Machine::run() {
   }
   coalesced_->drain();
   unread_ = serial_.finish(kPatience);
+  if (virtio_->console() != nullptr) {
+    unread_ += virtio_->console()->finish(kPatience);
+  }
 
   auto ending = *stop_.ending();
   using Kind = Ending::Kind;
   // What became of a kernel after its panic matters less than the panic.
   const bool after_panic = ending.kind == Kind::Reset || ending.kind == Kind::PowerOff ||
                            ending.kind == Kind::Timeout || ending.kind == Kind::Panic;
-  if (console_watch_.panic() && after_panic) {
+  if (const auto said = panic(); said && after_panic) {
     ending.kind = Kind::Panic;
-    ending.detail = *console_watch_.panic();
+    ending.detail = *said;
   }
   return ending;
 }

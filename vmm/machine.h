@@ -20,11 +20,13 @@
 #include "vmm/base/guest_memory.h"
 #include "vmm/config.h"
 #include "vmm/debug/console_watch.h"
+#include "vmm/input_switch.h"
 #include "vmm/kvm/coalesced.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/kvm/vm.h"
 #include "vmm/start_clock.h"
+#include "vmm/virtio_devices.h"
 
 namespace martlet {
 
@@ -33,7 +35,7 @@ namespace martlet {
 /// the host or the configuration stands in the way.
 class Machine {
  public:
-  /// `typed`, if set, takes what is typed on stdin; what is meant for the guest it hands to serial().type().
+  /// `typed`, if set, takes what is typed on stdin; what is meant for the guest it hands to type().
   Machine(const Config& config, StartClock& clock, std::function<void(std::span<const std::byte>)> typed = {});
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
@@ -49,10 +51,21 @@ class Machine {
 
   /// For timers, signals and whatever else a front end waits for while the guest runs.
   [[nodiscard]] EventLoop& loop() noexcept { return loop_; }
-  [[nodiscard]] SerialBackend& serial() noexcept { return serial_; }
-  [[nodiscard]] Uart16550& uart() noexcept { return uart_; }
-  /// Bytes of serial output that nobody took. After run().
-  [[nodiscard]] std::size_t unread_output() const noexcept { return unread_; }
+
+  // --- The terminal. On the loop's thread.
+  /// Bytes for whichever console has stdin.
+  void type(std::span<const std::byte> bytes);
+  /// A BREAK on the serial line; what was typed before it is forgotten.
+  void send_break();
+  /// We may be the terminal's foreground job again.
+  void resume_input();
+  /// The terminal has this size now.
+  void resize_console(virtio::ConsoleSize size);
+
+  /// What people must know before the guest runs, a line each.
+  [[nodiscard]] std::vector<std::string> notices();
+  /// What went wrong with the consoles, a line each. After run().
+  [[nodiscard]] std::vector<std::string> troubles();
 
   /// Exits and KVM's own counters, for people. After run().
   [[nodiscard]] std::string statistics();
@@ -61,16 +74,19 @@ class Machine {
   struct Cpu;
 
   void attach_devices();
+  void attach_virtio(const Config& config, std::function<void(std::span<const std::byte>)> typed);
   void create_cpus(std::uint32_t count);
   void pace_transmitter(bool busy);
-  void watch_console(std::span<const std::byte> output);
+  void watch_console(ConsoleWatch& watch, std::span<const std::byte> output);
+  [[nodiscard]] std::optional<std::string> panic() const;
 
   KvmSystem system_;
   GuestMemory memory_;
   Vm vm_;
   StopLine stop_;
   EventLoop loop_;
-  ConsoleWatch console_watch_;
+  ConsoleWatch serial_watch_;
+  ConsoleWatch hvc_watch_;
 
   SerialBackend serial_;
   IrqLine uart_irq_;
@@ -85,10 +101,13 @@ class Machine {
   IsaDebugExit isa_debug_exit_{stop_};
   PvPanic pvpanic_{stop_};
 
-  Buses buses_;  // frozen by attach_devices()
+  Buses buses_;  // frozen once all devices are attached
+  std::optional<VirtioDevices> virtio_;
+  bool hvc_has_stdin_ = false;               // alone
+  std::optional<InputSwitch> input_switch_;  // when stdin is for whichever console listens
   std::unique_ptr<CoalescedWrites> coalesced_;
   std::vector<std::unique_ptr<Cpu>> cpus_;
-  std::size_t unread_ = 0;
+  std::uint64_t unread_ = 0;
 };
 
 }  // namespace martlet

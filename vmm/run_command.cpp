@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -38,9 +40,20 @@ void print_statistics(Machine& machine, const StartClock& clock) {
   fmt::print(stderr, "{}", machine.statistics());
 }
 
+void follow_terminal_size(Machine& machine) {
+  winsize size{};
+  if (::ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0) {
+    machine.resize_console({.columns = size.ws_col, .rows = size.ws_row});
+  }
+}
+
 /// The first SIGINT or SIGTERM presses the power button, the second ends the VM.
 void handle_signals(SignalWatch& signals, Machine& machine) {
   signals.deliver(machine.loop(), [&machine, asked = false](int signal) mutable {
+    if (signal == SIGWINCH) {
+      follow_terminal_size(machine);
+      return;
+    }
     if (asked) {
       machine.stop({.kind = Ending::Kind::Signal, .code = signal, .detail = fmt::format("a second signal {}", signal)});
       return;
@@ -55,27 +68,32 @@ void handle_signals(SignalWatch& signals, Machine& machine) {
 void obey(EscapeFilter& filter, std::span<const std::byte> typed, Machine& machine) {
   using Command = EscapeFilter::Command;
   for (const auto& piece : filter.feed(typed)) {
-    machine.serial().type(piece.bytes);
+    machine.type(piece.bytes);
     if (piece.command == Command::Quit) {
       machine.stop({.kind = Ending::Kind::Quit, .detail = "by Ctrl-A x"});
     } else if (piece.command == Command::Help) {
       fmt::print(stderr, "{}", EscapeFilter::kHelp);
     } else if (piece.command == Command::Break) {
-      machine.serial().flush_type_ahead();
-      machine.uart().receive_break();
+      machine.send_break();
     }
   }
 }
 
+bool has_stdin(const Config& config) {
+  return config.serial.kind == SerialTarget::Kind::Stdio ||
+         (config.console && config.console->kind == SerialTarget::Kind::Stdio);
+}
+
 /// Runs the machine with the terminal lent to its guest, if there is one.
-Ending run_on_terminal(Machine& machine, const SerialTarget& serial) {
-  if (serial.kind != SerialTarget::Kind::Stdio || ::isatty(STDIN_FILENO) == 0) {
+Ending run_on_terminal(Machine& machine, const Config& config) {
+  if (!has_stdin(config) || ::isatty(STDIN_FILENO) == 0) {
     return machine.run();
   }
+  follow_terminal_size(machine);
   const RawTerminal terminal{STDIN_FILENO};
   machine.loop().watch(terminal.continued_fd(), EPOLLIN, [&](std::uint32_t) {
     drain_counter(terminal.continued_fd());
-    machine.serial().resume_input();
+    machine.resume_input();
   });
   auto ending = machine.run();
   machine.loop().unwatch(terminal.continued_fd());
@@ -84,11 +102,11 @@ Ending run_on_terminal(Machine& machine, const SerialTarget& serial) {
 
 Ending run_machine(const RunCommand& command, StartClock& clock) {
   const auto& config = command.config;
-  SignalWatch signals{SIGINT, SIGTERM, SIGHUP};
+  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH};
   EscapeFilter filter;
   Machine* typed_at = nullptr;  // nothing is typed before the loop runs
   std::function<void(std::span<const std::byte>)> typed;
-  if (config.serial.kind == SerialTarget::Kind::Stdio && ::isatty(STDIN_FILENO) == 1) {
+  if (has_stdin(config) && ::isatty(STDIN_FILENO) == 1) {
     typed = [&](std::span<const std::byte> keys) { obey(filter, keys, *typed_at); };
   }
   Machine machine{config, clock, std::move(typed)};
@@ -102,16 +120,9 @@ Ending run_machine(const RunCommand& command, StartClock& clock) {
     });
     timeout->start_once(*config.timeout);
   }
-  if (!machine.serial().pty_path().empty()) {
-    say("the serial console is " + machine.serial().pty_path());
-  }
-  auto ending = run_on_terminal(machine, config.serial);
-  if (!machine.serial().trouble().empty()) {
-    say(machine.serial().trouble());
-  }
-  if (machine.unread_output() != 0) {
-    say(fmt::format("{} bytes of serial output lost: nobody read them", machine.unread_output()));
-  }
+  std::ranges::for_each(machine.notices(), say);
+  auto ending = run_on_terminal(machine, config);
+  std::ranges::for_each(machine.troubles(), say);
   if (command.stats) {
     print_statistics(machine, clock);
   }

@@ -131,14 +131,14 @@ TEST(Stdout, ThatNobodyReadsDoesNotStopTheGuest) {
   const auto guest = run({.command = martlet_command({.name = "flood"}), .output = Output::Unread});
   EXPECT_EQ(guest.exit_code, 5) << guest;
   EXPECT_TRUE(flood(kFlood).starts_with(guest.out)) << guest;
-  EXPECT_NE(guest.err.find("bytes of serial output lost"), std::string::npos) << guest;
+  EXPECT_NE(guest.err.find("bytes of console output lost"), std::string::npos) << guest;
 }
 
 TEST(Stdout, ThatNobodyReadsLosesWhatDoesNotFitAndSaysSo) {
   const auto guest = run(
       {.command = martlet_command({.name = "flood", .append = "by=string bytes=1048576"}), .output = Output::Unread});
   EXPECT_EQ(guest.exit_code, 5) << guest;
-  EXPECT_NE(guest.err.find("bytes of serial output lost"), std::string::npos) << guest;
+  EXPECT_NE(guest.err.find("bytes of console output lost"), std::string::npos) << guest;
 }
 
 TEST(Stdout, WhoseReaderGoesAwayDoesNotStopTheGuest) {

@@ -22,7 +22,10 @@ inline constexpr std::array kCapabilities = {
     Capability{KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", "guest memory", "2.6.23", true},
     Capability{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", "in-kernel interrupt controllers", "2.6.22", true},
     Capability{KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "interrupts by eventfd", "2.6.32", true},
+    Capability{KVM_CAP_IRQFD_RESAMPLE, "KVM_CAP_IRQFD_RESAMPLE", "level-triggered interrupts by eventfd", "3.8", true},
     Capability{KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD", "queue notifications by eventfd", "2.6.32", true},
+    Capability{KVM_CAP_IOEVENTFD_ANY_LENGTH, "KVM_CAP_IOEVENTFD_ANY_LENGTH", "queue notifications of any width", "4.4",
+               true},
     Capability{KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING", "message-signalled interrupts", "2.6.30", true},
     Capability{KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT", "stopping a vCPU without a race", "4.11", true},
 #ifdef __x86_64__

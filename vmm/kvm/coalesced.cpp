@@ -14,10 +14,10 @@ void CoalescedWrites::attach(kvm_run& run, int page) noexcept {
   ring_ = reinterpret_cast<kvm_coalesced_mmio_ring*>(reinterpret_cast<std::byte*>(&run) + offset);
 }
 
-bool CoalescedWrites::coalesce(std::uint16_t port, bool enabled) noexcept {
+bool CoalescedWrites::coalesce(std::uint16_t port, std::uint32_t size, bool enabled) noexcept {
   kvm_coalesced_mmio_zone zone{};
   zone.addr = port;
-  zone.size = 1;
+  zone.size = size;
   zone.pio = 1;
   return ::ioctl(vm_, enabled ? KVM_REGISTER_COALESCED_MMIO : KVM_UNREGISTER_COALESCED_MMIO, &zone) == 0;
 }

@@ -20,8 +20,9 @@ class CoalescedWrites {
   /// The ring lies behind any vCPU's struct kvm_run, at page `page` (KVM_CHECK_EXTENSION's answer).
   void attach(kvm_run& run, int page) noexcept;
 
-  /// Lets KVM put writes to `port` aside from now on, or no more. From any thread. False when KVM refuses.
-  bool coalesce(std::uint16_t port, bool enabled) noexcept;
+  /// Lets KVM put writes to the `size` ports from `port` on aside from now on, or no more. From any thread.
+  /// False when KVM refuses.
+  bool coalesce(std::uint16_t port, std::uint32_t size, bool enabled) noexcept;
 
   /// Serves what has been put aside. From any thread; one look at two integers when there is nothing.
   void drain() noexcept {

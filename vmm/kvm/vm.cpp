@@ -46,6 +46,15 @@ void Vm::disconnect(const IrqLine& line, std::uint32_t gsi) {
   set_irqfd(fd_.get(), line, gsi, KVM_IRQFD_FLAG_DEASSIGN);
 }
 
+void Vm::connect(const LevelLine& line, std::uint32_t gsi) {
+  kvm_irqfd irqfd{};
+  irqfd.fd = static_cast<std::uint32_t>(line.fd());
+  irqfd.gsi = gsi;
+  irqfd.flags = KVM_IRQFD_FLAG_RESAMPLE;
+  irqfd.resamplefd = static_cast<std::uint32_t>(line.resampled());
+  kvm_ioctl(fd_.get(), KVM_IRQFD, &irqfd, "KVM_IRQFD with resampling");
+}
+
 void Vm::add_doorbell(const Doorbell& doorbell, int eventfd) { set_ioeventfd(fd_.get(), doorbell, eventfd, 0); }
 void Vm::remove_doorbell(const Doorbell& doorbell, int eventfd) {
   set_ioeventfd(fd_.get(), doorbell, eventfd, KVM_IOEVENTFD_FLAG_DEASSIGN);

@@ -8,6 +8,7 @@
 #include "vmm/base/guest_addr.h"
 #include "vmm/base/guest_memory.h"
 #include "vmm/base/irq_line.h"
+#include "vmm/base/level_line.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/uapi.h"
 
@@ -26,6 +27,8 @@ class Vm {
   /// An edge on `line` raises global system interrupt `gsi`.
   void connect(const IrqLine& line, std::uint32_t gsi);
   void disconnect(const IrqLine& line, std::uint32_t gsi);
+  /// `line` holds global system interrupt `gsi` asserted until the guest's EOI.
+  void connect(const LevelLine& line, std::uint32_t gsi);
 
   /// A guest write that KVM itself turns into a signal on an eventfd: no exit to user space.
   struct Doorbell {

@@ -1,0 +1,120 @@
+#include "vmm/virtio_devices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "devices/virtio/block.h"
+#include "devices/virtio/net.h"
+#include "devices/virtio/rng.h"
+#include "net/tap.h"
+#include "vmm/base/error.h"
+#include "vmm/x86_64/layout.h"
+
+namespace martlet {
+namespace {
+
+// What ACPI and the MP table say is what the bus does.
+static_assert(layout::kPciEcam.size == PciHost::kEcamSize && layout::kPciSlots == PciHost::kDevices);
+static_assert(layout::kPciIrqs.size() == PciHost::kGsiCount && layout::kPciIrqs[1] == PciHost::gsi(1) &&
+              layout::kPciIrqs[0] == PciHost::gsi(0));
+static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
+
+std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const NetOptions& options) {
+  const auto mac = options.mac ? *options.mac : random_mac();
+  return std::make_unique<virtio::Net>(
+      loop, open_backend(options, mac),
+      virtio::Net::Options{
+          .mac = mac, .mtu = options.mtu.value_or(0), .limits = {.bytes = options.rate, .burst = options.burst}});
+}
+
+/// Two disks with one serial number could not be told apart in the guest's /dev/disk/by-id.
+void check_serials(const std::vector<virtio::DiskOptions>& disks) {
+  for (auto disk = disks.begin(); disk != disks.end(); ++disk) {
+    const auto twin = std::find_if(std::next(disk), disks.end(), [&](const auto& other) {
+      return !disk->serial.empty() && disk->serial == other.serial;
+    });
+    if (twin != disks.end()) {
+      throw HostError{fmt::format("--disk: {} and {} have one serial number, {}; give each its own", disk->path,
+                                  twin->path, disk->serial)};
+    }
+  }
+}
+
+}  // namespace
+
+VirtioDevices::VirtioDevices(const Config& config, const Host& host)
+    : msi_{host.vm, host.trouble}, doorbells_{host.vm, host.trouble} {
+  const bool pci = config.transport == Transport::Pci;
+  const std::size_t most = pci ? PciHost::kDevices - 1 : layout::kVirtioMmioIrqs.size();
+  if (const auto wanted = count_virtio_devices(config); wanted > most) {
+    throw HostError{fmt::format("{} virtio devices are too many: --transport {} has room for {}", wanted,
+                                pci ? "pci" : "mmio", most)};
+  }
+  create(config, host);
+  if (devices_.empty()) {
+    return;
+  }
+  if (pci) {
+    plug_into_pci(host);
+  } else {
+    plug_into_mmio(host);
+  }
+}
+
+void VirtioDevices::create(const Config& config, const Host& host) {
+  check_serials(config.disks);
+  for (const auto& options : config.disks) {
+    devices_.push_back(std::make_unique<virtio::Block>(host.loop, options));
+  }
+  for (const auto& options : config.nics) {
+    devices_.push_back(make_net(host.loop, options));
+  }
+  if (config.console || !config.ports.empty()) {
+    const SerialTarget nowhere{.kind = SerialTarget::Kind::Null, .path = {}};
+    auto console = std::make_unique<virtio::Console>(
+        host.loop, virtio::ConsoleOptions{.target = config.console.value_or(nowhere), .ports = config.ports},
+        host.console);
+    console_ = console.get();
+    devices_.push_back(std::move(console));
+  }
+  if (config.rng) {
+    devices_.push_back(std::make_unique<virtio::Rng>());
+  }
+}
+
+void VirtioDevices::plug_into_pci(const Host& host) {
+  pci_ = std::make_unique<PciHost>(layout::kPciMmio32);
+  for (const auto& device : devices_) {
+    auto& function = *functions_.emplace_back(std::make_unique<virtio::VirtioPci>(
+        *device,
+        virtio::VirtioPci::Wiring{.memory = host.memory, .loop = host.loop, .doorbells = doorbells_, .router = msi_}));
+    const auto number = pci_->add(function);
+    host.vm.connect(function.intx(), PciHost::gsi(number));
+  }
+  host.buses.ports.insert(layout::kPciConfigAddress.start, layout::kPciConfigAddress.size, "pci config address",
+                          pci_->address_port());
+  host.buses.ports.insert(layout::kPciConfigData.start, layout::kPciConfigData.size, "pci config data",
+                          pci_->data_port());
+  host.buses.mmio.insert(raw(layout::kPciEcam.start), layout::kPciEcam.size, "pci ecam", pci_->ecam());
+  host.buses.mmio.insert(raw(layout::kPciMmio32.start), layout::kPciMmio32.size, "pci bars", pci_->window());
+}
+
+void VirtioDevices::plug_into_mmio(const Host& host) {
+  for (std::size_t slot = 0; slot < devices_.size(); ++slot) {
+    const auto range = layout::virtio_mmio(slot);
+    const auto& line = *lines_.emplace_back(std::make_unique<IrqLine>());
+    auto& registers =
+        *slots_.emplace_back(std::make_unique<virtio::VirtioMmio>(virtio::VirtioMmio::Wiring{.device = *devices_[slot],
+                                                                                             .memory = host.memory,
+                                                                                             .loop = host.loop,
+                                                                                             .irq = line,
+                                                                                             .doorbells = doorbells_,
+                                                                                             .base = range.start}));
+    host.vm.connect(line, layout::kVirtioMmioIrqs.at(slot));
+    host.buses.mmio.insert(raw(range.start), range.size, fmt::format("virtio-mmio {}", slot), registers);
+  }
+}
+
+}  // namespace martlet

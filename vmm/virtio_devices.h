@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "devices/pci/host.h"
+#include "devices/virtio/console.h"
+#include "devices/virtio/device.h"
+#include "devices/virtio/mmio.h"
+#include "devices/virtio/pci.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/base/guest_memory.h"
+#include "vmm/config.h"
+#include "vmm/kvm/exit.h"
+#include "vmm/kvm_wires.h"
+
+namespace martlet {
+
+/// A machine's virtio devices, in the order disks, network cards, console, entropy, and the bus they are on:
+/// PCI, or the MMIO slots that layout::virtio_mmio() counts. Files and network interfaces are opened here.
+class VirtioDevices {
+ public:
+  /// All outlive it, the console's hooks included.
+  struct Host {
+    const GuestMemory& memory;
+    EventLoop& loop;
+    Vm& vm;
+    Buses& buses;  ///< not yet frozen
+    KvmTrouble trouble;
+    virtio::Console::Hooks console;
+  };
+  /// Throws HostError.
+  VirtioDevices(const Config& config, const Host& host);
+
+  /// Null when there is none.
+  [[nodiscard]] virtio::Console* console() noexcept { return console_; }
+
+ private:
+  void create(const Config& config, const Host& host);
+  void plug_into_pci(const Host& host);
+  void plug_into_mmio(const Host& host);
+
+  KvmMsiRouter msi_;
+  KvmDoorbells doorbells_;
+  std::vector<std::unique_ptr<virtio::VirtioDevice>> devices_;
+  virtio::Console* console_ = nullptr;
+
+  // One or the other.
+  std::unique_ptr<PciHost> pci_;
+  std::vector<std::unique_ptr<virtio::VirtioPci>> functions_;
+  std::vector<std::unique_ptr<IrqLine>> lines_;
+  std::vector<std::unique_ptr<virtio::VirtioMmio>> slots_;
+};
+
+}  // namespace martlet
