@@ -49,6 +49,36 @@ TEST(CommandLine, EveryOptionReachesTheConfig) {
   EXPECT_TRUE(run.stats);
 }
 
+TEST(CommandLine, DevicesReachTheConfigInTheirOrder) {
+  const auto config =
+      parse_run({"run", "bzImage", "-d", "a.img,serial=one", "--disk", "path=b.img,readonly=on", "-n", "bridge=br0",
+                 "--net", "tap=tap7,mac=52:54:00:00:00:01", "--console", "socket=hvc", "--port", "name=agent,pty",
+                 "--port", "name=log,file=log", "--rng", "--transport", "mmio"})
+          .config;
+  ASSERT_EQ(config.disks.size(), 2U);
+  EXPECT_EQ(config.disks[0].path, "a.img");
+  EXPECT_EQ(config.disks[0].serial, "one");
+  EXPECT_EQ(config.disks[1].access, virtio::DiskAccess::ReadOnly);
+  ASSERT_EQ(config.nics.size(), 2U);
+  EXPECT_EQ(config.nics[0].bridge, "br0");
+  EXPECT_EQ(config.nics[1].tap, "tap7");
+  ASSERT_TRUE(config.console);
+  EXPECT_EQ(config.console->kind, SerialTarget::Kind::Socket);
+  ASSERT_EQ(config.ports.size(), 2U);
+  EXPECT_EQ(config.ports[0].name, "agent");
+  EXPECT_EQ(config.ports[1].target.path, "log");
+  EXPECT_TRUE(config.rng);
+  EXPECT_EQ(config.transport, Transport::Mmio);
+  EXPECT_EQ(count_virtio_devices(config), 6U) << "a console and its ports are one device";
+}
+
+TEST(CommandLine, BadDevicesNameTheirOption) {
+  EXPECT_THAT(refusal({"run", "b", "-d", "a.img,readonyl=on"}), AllOf(HasSubstr("--disk"), HasSubstr("readonly")));
+  EXPECT_THAT(refusal({"run", "b", "-n", "bridge=br0,mac=nonsense"}), AllOf(HasSubstr("--net"), HasSubstr("nonsense")));
+  EXPECT_THAT(refusal({"run", "b", "--port", "socket=x"}), AllOf(HasSubstr("--port"), HasSubstr("name")));
+  EXPECT_THAT(refusal({"run", "b", "--transport", "isa"}), AllOf(HasSubstr("--transport"), HasSubstr("pci or mmio")));
+}
+
 TEST(CommandLine, TheKernelMayBeAnOptionAndTheOrderIsFree) {
   EXPECT_EQ(parse_run({"run", "-k", "vmlinux"}).config.kernel, "vmlinux");
   EXPECT_EQ(parse_run({"run", "-i", "initrd", "vmlinux"}).config.kernel, "vmlinux");
@@ -100,6 +130,22 @@ TEST(KernelCommandLine, AddsAConsoleAndAnEndToPanicsUnlessToldOtherwise) {
   EXPECT_EQ(kernel_command_line(config), "quiet console=hvc0 panic=10");
   config.append = "netconsole=x nopanic=1";
   EXPECT_EQ(kernel_command_line(config), "console=ttyS0 panic=-1 netconsole=x nopanic=1");
+  config.append = "";
+  config.console = SerialTarget{};
+  EXPECT_EQ(kernel_command_line(config), "earlycon=uart8250,io,0x3f8 console=hvc0 panic=-1");
+}
+
+TEST(KernelCommandLine, TellsOfVirtioMmioWhereAcpiDoesNot) {
+  Config config;
+  config.rng = true;
+  config.console = SerialTarget{};
+  config.append = "console=hvc0 acpi=off panic=1";
+  EXPECT_EQ(kernel_command_line(config), config.append) << "PCI is found without being told";
+  config.transport = Transport::Mmio;
+  EXPECT_EQ(kernel_command_line(config),
+            config.append + " virtio_mmio.device=4K@0xfeb00000:5 virtio_mmio.device=4K@0xfeb01000:6");
+  config.append = "console=hvc0 panic=1";
+  EXPECT_EQ(kernel_command_line(config), config.append) << "ACPI says it";
 }
 
 }  // namespace
