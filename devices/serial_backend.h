@@ -67,6 +67,8 @@ class SerialBackend final : public SerialHost {
   void flush_type_ahead() noexcept { waiting_.clear(); }
   /// Looks at the terminal again: we may be its foreground job now (after SIGCONT).
   void resume_input();
+  /// Hands all output so far to the host, as far as it takes it now.
+  void flush_output() { static_cast<void>(finish(std::chrono::milliseconds{0})); }
   /// At the end, when the guest is gone: the rest of the output, as far as the host takes it within
   /// `patience`. Returns how many bytes nobody took.
   std::size_t finish(std::chrono::milliseconds patience);

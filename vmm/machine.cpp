@@ -130,8 +130,12 @@ void Machine::attach_virtio(const Config& config, std::function<void(std::span<c
   const auto is_stdio = [](const SerialTarget& target) { return target.kind == SerialTarget::Kind::Stdio; };
   const bool hvc_on_stdio = config.console && is_stdio(*config.console);
   const bool shared = hvc_on_stdio && is_stdio(config.serial);
-  virtio::Console::Hooks hooks{
-      .observe = [this](std::span<const std::byte> output) { watch_console(hvc_watch_, output); }};
+  virtio::Console::Hooks hooks{.observe = [this, shared](std::span<const std::byte> output) {
+    if (shared) {
+      serial_.flush_output();  // what was said before comes before
+    }
+    watch_console(hvc_watch_, output);
+  }};
   if (shared) {
     hooks.opened = [this](bool) { serial_.has_room(); };
     hooks.has_room = [this] { serial_.has_room(); };

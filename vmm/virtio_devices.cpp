@@ -23,10 +23,8 @@ static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
 std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const NetOptions& options) {
   const auto mac = options.mac ? *options.mac : random_mac();
-  return std::make_unique<virtio::Net>(
-      loop, open_backend(options, mac),
-      virtio::Net::Options{
-          .mac = mac, .mtu = options.mtu.value_or(0), .limits = {.bytes = options.rate, .burst = options.burst}});
+  return std::make_unique<virtio::Net>(loop, open_backend(options, mac),
+                                       virtio::Net::Options{.mac = mac, .mtu = options.mtu.value_or(0)});
 }
 
 /// Two disks with one serial number could not be told apart in the guest's /dev/disk/by-id.

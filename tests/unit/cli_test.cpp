@@ -74,7 +74,7 @@ TEST(CommandLine, DevicesReachTheConfigInTheirOrder) {
 
 TEST(CommandLine, BadDevicesNameTheirOption) {
   EXPECT_THAT(refusal({"run", "b", "-d", "a.img,readonyl=on"}), AllOf(HasSubstr("--disk"), HasSubstr("readonly")));
-  EXPECT_THAT(refusal({"run", "b", "-n", "bridge=br0,mac=nonsense"}), AllOf(HasSubstr("--net"), HasSubstr("nonsense")));
+  EXPECT_THAT(refusal({"run", "b", "-n", "bridge=br0,mac=nonsense"}), AllOf(HasSubstr("-n "), HasSubstr("nonsense")));
   EXPECT_THAT(refusal({"run", "b", "--port", "socket=x"}), AllOf(HasSubstr("--port"), HasSubstr("name")));
   EXPECT_THAT(refusal({"run", "b", "--transport", "isa"}), AllOf(HasSubstr("--transport"), HasSubstr("pci or mmio")));
 }
