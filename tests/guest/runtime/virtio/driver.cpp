@@ -21,7 +21,6 @@ constexpr u64 kIoApicDefault = 0xfec00000;  // where machines without ACPI have 
 Queue queues[kMostQueues];
 Transport* interrupting = nullptr;
 volatile u32 queue_interrupts[kMostQueues];
-volatile u32 config_interrupts = 0;
 volatile u32 interrupts = 0;
 u64 last_vector = 0;
 
@@ -36,9 +35,7 @@ void on_queue(u32 index) { queue_interrupts[index] = queue_interrupts[index] + 1
 
 void on_msix(Frame& frame) {
   interrupts = interrupts + 1;
-  if (frame.vector == kConfigVector) {
-    config_interrupts = config_interrupts + 1;
-  } else {
+  if (frame.vector != kConfigVector) {
     const u32 first = static_cast<u32>(frame.vector) - kConfigVector - 1U;
     const u32 end = frame.vector == last_vector ? kMostQueues : first + 1;
     for (u32 i = first; i < end; ++i) {
@@ -56,21 +53,10 @@ void on_wire(Frame& /*frame*/) {
       on_queue(i);
     }
   }
-  if ((why & 2U) != 0) {
-    config_interrupts = config_interrupts + 1;
-  }
   LocalApic::end_of_interrupt();
 }
 
 void on_tick(Frame& /*frame*/) { LocalApic::end_of_interrupt(); }
-
-bool given_up(u64 since, const char* what) {
-  if (read_tsc() - since < kPatience) {
-    return false;
-  }
-  check(false, what);
-  return true;
-}
 
 }  // namespace
 
@@ -143,7 +129,8 @@ bool Driver::negotiate(u64 wanted) {
   transport.set_status(0);
   const u64 since = read_tsc();
   while (transport.status() != 0) {
-    if (given_up(since, "a device that is reset says so")) {
+    if (read_tsc() - since > kPatience) {
+      check(false, "a device that is reset says so");
       return false;
     }
   }
@@ -232,18 +219,6 @@ bool Driver::wait_either(u16 first, u16 second, u16& which, Used& used) {
       return false;
     }
   }
-}
-
-bool Driver::wait_for_config(bool (*changed)(const Driver&)) {
-  const u64 since = read_tsc();
-  while (notice_ == Notice::Poll ? !changed(*this) : config_interrupts == 0) {
-    notice_ == Notice::Poll ? pause() : wait_for_interrupt();
-    if (given_up(since, "the configuration changes")) {
-      return false;
-    }
-  }
-  config_interrupts = 0;
-  return true;
 }
 
 bool Driver::is_same(u16 id, u16 expected) {

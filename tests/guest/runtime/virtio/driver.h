@@ -47,9 +47,6 @@ class Driver {
     queue(index).kick();
     return wait(index, used) && is_same(used.id, id);
   }
-  /// Until the device has interrupted for a changed configuration, or (polling) `changed` says so.
-  bool wait_for_config(bool (*changed)(const Driver&));
-
   /// One line: how many requests, notifications and interrupts there were.
   void report(const char* name) const;
 
