@@ -1,0 +1,185 @@
+// The virtio driver guests, which know nothing of Martlet (they pass under QEMU too), against its devices: over
+// PCI and MMIO, on both rings, told of used buffers in every way there is.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <ostream>
+
+#include "tests/kvm/martlet.h"
+#include "tests/support/line.h"
+#include "tests/support/sectors.h"
+
+namespace martlet::test {
+namespace {
+
+struct Way {
+  const char* name;
+  const char* transport;
+  const char* words;
+};
+std::ostream& operator<<(std::ostream& stream, const Way& way) { return stream << way.transport << " " << way.words; }
+
+constexpr Way kWays[] = {
+    {"PciSplitPolled", "pci", "config=ports"},
+    {"PciSplitMsix", "pci", "irq=msix"},
+    {"PciSplitMsixIndirect", "pci", "irq=msix indirect=on event=on"},
+    {"PciSplitWire", "pci", "irq=wire event=on"},
+    {"PciPackedPolled", "pci", "ring=packed indirect=on"},
+    {"PciPackedMsix", "pci", "ring=packed irq=msix event=on"},
+    {"PciPackedMsixIndirect", "pci", "ring=packed irq=msix event=on indirect=on"},
+    {"PciPackedWire", "pci", "ring=packed irq=wire"},
+    {"MmioSplitPolled", "mmio", "event=on"},
+    {"MmioSplitWire", "mmio", "irq=wire"},
+    {"MmioPackedPolled", "mmio", "ring=packed"},
+    {"MmioPackedWire", "mmio", "ring=packed irq=wire indirect=on event=on"},
+};
+
+Guest guest_on(const Way& way, std::string_view name, const std::string& words, std::vector<std::string> options) {
+  options.insert(options.end(), {"--transport", way.transport, "-m", "64M"});
+  auto append = std::string{way.words} + " " + words;
+  if (std::string_view{way.transport} == "mmio") {
+    append += " transport=mmio acpi=off";  // without ACPI, devices are announced on the command line
+  }
+  return {.name = name, .append = std::move(append), .options = std::move(options)};
+}
+
+/// All is well, and it said so on the last line, which begins with this.
+void expect_report(const Outcome& guest, std::string_view name) {
+  EXPECT_EQ(guest.exit_code, 0) << guest;
+  EXPECT_EQ(guest.out.find("FAILED"), std::string::npos) << guest;
+  EXPECT_NE(guest.out.find(std::string{name} + ": requests "), std::string::npos) << guest;
+  EXPECT_EQ(guest.err, "") << guest;
+}
+
+class Virtio : public testing::TestWithParam<Way> {};
+
+TEST_P(Virtio, Rng) { expect_report(run_martlet(guest_on(GetParam(), "virtio_rng", "", {"--rng"})), "rng"); }
+
+TEST_P(Virtio, Block) {
+  const TempDir directory;
+  const auto disk = directory.file("disk.img");
+  write_disk(disk, 128);
+  expect_report(run_martlet(guest_on(GetParam(), "virtio_blk", "strict=1 serial=martlet-7 sectors=128 size=64",
+                                     {"-d", "path=" + disk + ",serial=martlet-7,queues=2"})),
+                "blk");
+  EXPECT_TRUE(holds_what_was_written(read_file(disk)));
+}
+
+TEST_P(Virtio, BlockReadOnly) {
+  const TempDir directory;
+  const auto disk = directory.file("disk.img");
+  write_disk(disk, 64);
+  const auto before = read_file(disk);
+  expect_report(
+      run_martlet(guest_on(GetParam(), "virtio_blk", "readonly=1 sectors=64", {"-d", "path=" + disk + ",readonly=on"})),
+      "blk");
+  EXPECT_TRUE(read_file(disk) == before);
+}
+
+// What QEMU answers by giving the device up: here each is refused, and the next good request is served.
+TEST_P(Virtio, BlockSurvivesRequestsThatBreakTheRules) {
+  const TempDir directory;
+  const auto disk = directory.file("disk.img");
+  write_disk(disk, 128);
+  const auto guest =
+      run_martlet(guest_on(GetParam(), "virtio_blk", "hostile=1 sectors=128 size=64", {"-d", "path=" + disk}));
+  EXPECT_EQ(guest.exit_code, 0) << guest;
+  EXPECT_EQ(guest.out.find("FAILED"), std::string::npos) << guest;
+  EXPECT_TRUE(holds_what_was_written(read_file(disk)));
+}
+
+TEST_P(Virtio, Console) {
+  const TempDir directory;
+  const auto console = directory.file("console");
+  const auto agent = directory.file("agent");
+  Subprocess vmm{{.command = martlet_command(
+                      guest_on(GetParam(), "virtio_console", "port=agent",
+                               {"--console", "socket=" + console, "--port", "name=agent,socket=" + agent}))}};
+  Line user{connect_to(console)};
+  Line host_agent{connect_to(agent)};
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  EXPECT_TRUE(user.wait_for("this is the console\n")) << vmm.wait();
+  EXPECT_TRUE(host_agent.wait_for("this is a port\n")) << vmm.wait();
+  const auto text = typed(5000);
+  user.type(text + "the end");
+  host_agent.type("and " + text + "the end");
+  EXPECT_TRUE(user.wait_for(text + "the end")) << user.seen();
+  EXPECT_TRUE(host_agent.wait_for("and " + text + "the end")) << host_agent.seen();
+  user.type("\4");
+  host_agent.type("\4");
+  expect_report(vmm.wait(), "console");
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, Virtio, testing::ValuesIn(kWays),
+                         [](const auto& instance) { return std::string{instance.param.name}; });
+
+class VirtioProbe : public testing::TestWithParam<Way> {};
+
+TEST_P(VirtioProbe, FindsAllDevicesAsTheyShouldBe) {
+  const TempDir directory;
+  const auto disk = directory.file("disk.img");
+  write_disk(disk, 64);
+  const auto guest = run_martlet(
+      guest_on(GetParam(), "virtio_probe", "strict=1 expect=3", {"-d", "path=" + disk, "--rng", "--console", "null"}));
+  EXPECT_EQ(guest.exit_code, 0) << guest;
+  EXPECT_TRUE(guest.out.ends_with("virtio devices 3\n")) << guest;
+}
+
+INSTANTIATE_TEST_SUITE_P(By, VirtioProbe,
+                         testing::Values(Way{"Ecam", "pci", "config=ecam"}, Way{"Ports", "pci", "config=ports"},
+                                         Way{"Mmio", "mmio", ""}),
+                         [](const auto& instance) { return std::string{instance.param.name}; });
+
+// --- The network: in a network namespace of the test's own, whose kernel answers as 10.0.2.2.
+
+/// `command` in a fresh network namespace after `setup`; its exit code. What is left on br0 afterwards is
+/// printed.
+std::vector<std::string> in_network(const std::string& setup, const std::vector<std::string>& command) {
+  std::vector<std::string> wrapped{"unshare", "--net"};
+  if (::geteuid() != 0) {
+    wrapped.emplace_back("--map-root-user");
+  }
+  wrapped.insert(wrapped.end(),
+                 {"sh", "-c",
+                  "PATH=$PATH:/usr/sbin:/sbin; set -e; " + setup +
+                      "; code=0; \"$@\" || code=$?; ip -o link show | grep 'master br0' || :; exit $code",
+                  "sh"});
+  wrapped.insert(wrapped.end(), command.begin(), command.end());
+  return wrapped;
+}
+
+constexpr const char* kTap =
+    "ip tuntap add tap0 mode tap; ip addr add 10.0.2.2/24 dev tap0; ip link set tap0 up; ip link set lo up";
+constexpr const char* kBridge =
+    "ip link add br0 type bridge; ip addr add 10.0.2.2/24 dev br0; ip link set br0 up; ip link set lo up";
+
+class VirtioNet : public testing::TestWithParam<Way> {
+ protected:
+  void SetUp() override {
+    const auto tried = run({.command = in_network(std::string{kTap} + "; " + kBridge, {"true"})});
+    if (tried.exit_code != 0) {
+      GTEST_SKIP() << "no network namespace with a TAP and a bridge here: " << tried;
+    }
+  }
+};
+
+TEST_P(VirtioNet, EchoesComeBackThroughATap) {
+  for (const char* words : {"mac=02:4d:61:72:74:6c", "mac=02:4d:61:72:74:6c buffer=256"}) {
+    const auto guest = guest_on(GetParam(), "virtio_net", words, {"-n", "tap=tap0,mac=02:4d:61:72:74:6c"});
+    expect_report(run({.command = in_network(kTap, martlet_command(guest))}), "net");
+  }
+}
+
+TEST_P(VirtioNet, EchoesComeBackThroughABridgeAndNothingIsLeftOnIt) {
+  const auto guest = guest_on(GetParam(), "virtio_net", "count=4", {"-n", "bridge=br0"});
+  const auto ended = run({.command = in_network(kBridge, martlet_command(guest))});
+  expect_report(ended, "net");
+  EXPECT_EQ(ended.out.find("master br0"), std::string::npos) << ended;
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, VirtioNet, testing::ValuesIn(kWays),
+                         [](const auto& instance) { return std::string{instance.param.name}; });
+
+}  // namespace
+}  // namespace martlet::test
