@@ -28,6 +28,8 @@ class VirtioDevice {
   [[nodiscard]] virtual DeviceId id() const noexcept = 0;
   /// The device's own feature bits, and kInOrder if it completes in order. The transport adds the rings'.
   [[nodiscard]] virtual std::uint64_t features() const noexcept = 0;
+  /// Feature bits of the rings that it cannot have: the transport does not offer them.
+  [[nodiscard]] virtual std::uint64_t refused_ring_features() const noexcept { return 0; }
   /// The largest size of each queue, powers of two; as many as there are queues.
   [[nodiscard]] virtual std::span<const std::uint16_t> queue_sizes() const noexcept = 0;
 

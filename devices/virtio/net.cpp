@@ -31,14 +31,19 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
       offered_{features_over(*backend_)},
       queue_sizes_(std::size_t{backend_->pairs()} * 2 + 1, kNetQueueSize),
       mac_{options.mac},
+      receive_pace_{loop, options.limits, [this] { run_everything(); }},
+      transmit_pace_{loop, options.limits, [this] { run_everything(); }},
       config_{.mac = mac_,
               .status = kLinkUp,
               .max_pairs = backend_->pairs(),
               .mtu = options.mtu != 0 ? options.mtu : backend_->mtu()} {
   pairs_.reserve(backend_->pairs());
   for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
-    pairs_.push_back({.receiver{*backend_, pair, pace_, statistics_.received},
-                      .transmitter{*backend_, pair, pace_, statistics_.sent}});
+    pairs_.push_back({.receiver{*backend_, pair, receive_pace_, statistics_.received},
+                      .transmitter{*backend_, pair, transmit_pace_, statistics_.sent}});
+  }
+  if (options.vhost != Options::Vhost::Off && options.memory != nullptr && !options.limits.any()) {
+    open_vhost(options);
   }
   loop_.watch(again_.get(), EPOLLIN, [this](std::uint32_t) {
     drain_counter(again_.get());
@@ -54,6 +59,11 @@ Net::~Net() {
   stop();
   backend_gone();
   loop_.unwatch(again_.get());
+  for (auto& pair : pairs_) {
+    for (const auto& called : pair.called) {
+      loop_.unwatch(called.get());
+    }
+  }
 }
 
 // --- Queues
@@ -77,8 +87,12 @@ void Net::start(std::uint64_t features, DriverInterrupts& interrupts) noexcept {
   [[maybe_unused]] const bool accepted = accept(guest_offloads(features));
 }
 
-void Net::start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int /*kick*/) noexcept {
+void Net::start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept {
   const auto pair = static_cast<std::uint16_t>(index / 2);
+  const bool frames = role(index) == Role::Receive || role(index) == Role::Transmit;
+  if (frames && hand_over(index, *queue, kick)) {
+    return;
+  }
   switch (role(index)) {
     case Role::Receive:
       pairs_[pair].receiver.start(std::move(queue), features_);
@@ -114,6 +128,9 @@ void Net::notified(std::uint16_t index) noexcept {
 
 void Net::stop_queue(std::uint16_t index) noexcept {
   const auto pair = static_cast<std::uint16_t>(index / 2);
+  if (serves_itself(index)) {
+    pairs_[pair].vhost->stop(static_cast<VhostNet::Ring>(index % 2));
+  }
   switch (role(index)) {
     case Role::Receive:
       pairs_[pair].receiver.stop();
@@ -150,7 +167,7 @@ void Net::stop() noexcept {
 // --- Frames
 
 void Net::receive(std::uint16_t pair) noexcept {
-  auto& [receiver, transmitter, wants_input, turn_over, watched] = pairs_[pair];
+  auto& [receiver, transmitter, vhost, called, wants_input, turn_over, watched] = pairs_[pair];
   if (!receiver.started() || pair >= enabled_pairs_ || (config_.status & kLinkUp) == 0) {
     wants_input = false;
   } else {
@@ -165,7 +182,7 @@ void Net::receive(std::uint16_t pair) noexcept {
 }
 
 void Net::transmit(std::uint16_t pair) noexcept {
-  auto& [receiver, transmitter, wants_input, turn_over, watched] = pairs_[pair];
+  auto& [receiver, transmitter, vhost, called, wants_input, turn_over, watched] = pairs_[pair];
   if (!transmitter.started() || pair >= enabled_pairs_) {
     return;
   }

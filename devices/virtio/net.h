@@ -13,6 +13,8 @@
 #include "devices/virtio/net_control.h"
 #include "devices/virtio/net_queues.h"
 #include "devices/virtio/net_wire.h"
+#include "devices/virtio/rate_limit.h"
+#include "devices/virtio/vhost_net.h"
 #include "net/backend.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/base/fd.h"
@@ -26,6 +28,10 @@ class Net final : public VirtioDevice {
   struct Options {
     std::array<std::uint8_t, 6> mac{};
     std::uint16_t mtu = 0;  ///< what the guest is told; 0: the backend's
+    RateLimits limits{};    ///< each way; any limit keeps vhost-net out
+    enum class Vhost { Off, Auto, On };
+    Vhost vhost = Vhost::Off;             ///< with On the host must have it
+    const GuestMemory* memory = nullptr;  ///< what vhost-net is given; outlives the device
   };
   struct Statistics {
     NetCounters received{};  ///< by the guest
@@ -53,27 +59,39 @@ class Net final : public VirtioDevice {
   [[nodiscard]] std::uint32_t config_generation() const noexcept override { return generation_; }
   void start(std::uint64_t features, DriverInterrupts& interrupts) noexcept override;
   void start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept override;
+  [[nodiscard]] bool serves_itself(std::uint16_t index) const noexcept override;
+  [[nodiscard]] std::uint64_t refused_ring_features() const noexcept override;
   void notified(std::uint16_t index) noexcept override;
   void stop_queue(std::uint16_t index) noexcept override;
   void stop() noexcept override;
 
  private:
-  class Unlimited final : public NetPace {
+  /// RateLimits for one direction; every queue of it waits together.
+  class Pace final : public NetPace {
    public:
-    [[nodiscard]] bool may_go() noexcept override { return true; }
-    void went(std::uint64_t /*bytes*/) noexcept override {}
+    Pace(EventLoop& loop, const RateLimits& limits, std::function<void()> resume)
+        : throttle_{loop, limits, std::move(resume)} {}
+    [[nodiscard]] bool may_go() noexcept override { return throttle_.admit(0); }
+    void went(std::uint64_t bytes) noexcept override { [[maybe_unused]] const bool counted = throttle_.admit(bytes); }
+
+   private:
+    Throttle throttle_;
   };
   struct Pair {
     NetReceiver receiver;
     NetTransmitter transmitter;
-    bool wants_input = false;  // the receiver waits for the backend
-    bool turn_over = false;    // the transmitter has more to do
+    std::optional<VhostNet> vhost{};
+    std::array<Fd, 2> called{};  // signalled by vhost-net where the transport has no eventfd for it
+    bool wants_input = false;    // the receiver waits for the backend
+    bool turn_over = false;      // the transmitter has more to do
     std::uint32_t watched = 0;
   };
   enum class Role { Receive, Transmit, Control, None };
 
   [[nodiscard]] Role role(std::uint16_t index) const noexcept;
   [[nodiscard]] std::uint16_t control_index() const noexcept;
+  void open_vhost(const Options& options);
+  [[nodiscard]] bool hand_over(std::uint16_t index, const VirtQueue& queue, int kick) noexcept;
   void receive(std::uint16_t pair) noexcept;
   void transmit(std::uint16_t pair) noexcept;
   void run_everything() noexcept;
@@ -94,7 +112,8 @@ class Net final : public VirtioDevice {
   std::vector<std::uint16_t> queue_sizes_;
   std::array<std::uint8_t, 6> mac_;  // after a reset
   Statistics statistics_;
-  Unlimited pace_;
+  Pace receive_pace_;
+  Pace transmit_pace_;
   std::vector<Pair> pairs_;
   Fd again_ = make_eventfd();  // signalled when a queue has had its turn and has more to do
   bool gone_ = false;          // the backend

@@ -40,7 +40,7 @@ DeviceState::DeviceState(Unwatched /*tag*/, VirtioDevice& device, const GuestMem
       memory_{memory},
       loop_{loop},
       interrupts_{interrupts},
-      offered_{device.features() | kOurFeatures},
+      offered_{device.features() | (kOurFeatures & ~device.refused_ring_features())},
       queues_(device.queue_sizes().size()),
       served_(queues_.size(), Served::NotAtAll) {
   for (std::size_t i = 0; i < queues_.size(); ++i) {

@@ -297,5 +297,29 @@ TEST_P(NetRings, ABackendThatGoesTakesTheLinkDown) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(Net, ARateLimitDelaysAndDropsNothing) {
+  EventLoop loop;
+  FakeDriver driver{{.size = 64, .features = 0, .queues = 3}};
+  auto made = std::make_unique<FakeBackend>();
+  auto* const backend = made.get();
+  Net net{loop, std::move(made), {.mac = {2}, .limits = {.bytes = 1'000'000, .burst = 1000}}};
+  net.start(0, driver);
+  net.start_queue(1, driver.make_queue(1), driver.kick_fd());
+  for (int i = 0; i < 20; ++i) {
+    driver.chain(1).readable(with_header({}, payload(1000))).submit();
+  }
+  net.notified(1);
+  EXPECT_LT(backend->pairs_[0].from_guest.size(), 20U);
+  Timer look{loop, [&] {
+               if (backend->pairs_[0].from_guest.size() == 20) {
+                 loop.stop();
+               }
+             }};
+  look.start_periodic(std::chrono::milliseconds{1});
+  loop.run();
+  EXPECT_EQ(net.statistics().sent.frames, 20U);
+  net.stop();
+}
+
 }  // namespace
 }  // namespace martlet::virtio

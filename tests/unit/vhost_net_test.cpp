@@ -1,0 +1,141 @@
+// The kernel's own virtio-net device, against the fake driver and two real TAPs; where /dev/vhost-net is.
+
+#include "devices/virtio/vhost_net.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <thread>
+
+#include "net/tap.h"
+#include "tests/unit/net_fixture.h"
+#include "vmm/base/error.h"
+
+namespace martlet::virtio {
+namespace {
+
+using Vhost = Net::Options::Vhost;
+
+TEST(VhostNet, IsDoneWithoutOrMissedByName) {
+  if (::access("/dev/vhost-net", F_OK) == 0) {
+    GTEST_SKIP() << "/dev/vhost-net is there";
+  }
+  EventLoop loop;
+  const FakeDriver driver{{}};
+  const Net::Options automatic{.mac = {2}, .vhost = Vhost::Auto, .memory = &driver.memory()};
+  const Net net{loop, std::make_unique<FakeBackend>(), automatic};
+  EXPECT_EQ(net.refused_ring_features(), 0U);
+  EXPECT_FALSE(net.serves_itself(0));
+  const Net::Options wanted{.mac = {2}, .vhost = Vhost::On, .memory = &driver.memory()};
+  EXPECT_THROW((Net{loop, std::make_unique<FakeBackend>(), wanted}), HostError);
+}
+
+/// An Ethernet frame of a protocol that no host speaks.
+Frame private_frame(std::size_t bytes, unsigned seed) {
+  Frame frame = payload(bytes, seed);
+  std::fill_n(frame.begin(), 6, std::byte{0xff});
+  frame[6] = std::byte{0x52};
+  frame[12] = std::byte{0x88};
+  frame[13] = std::byte{0xb5};
+  return frame;
+}
+
+void frames_pass() {
+  ASSERT_EQ(::system("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up"), 0);
+  EventLoop loop;
+  FakeDriver driver{
+      {.size = 64, .features = kEventIndex | kIndirectDescriptors | std::uint64_t{kNetMergeableBuffers}, .queues = 3}};
+  const auto other = Tap::on_bridge({.bridge = "br0", .guest = {0x52, 1}});
+  Net net{loop,
+          Tap::on_bridge({.bridge = "br0", .guest = {0x52, 2}}),
+          {.mac = {0x52, 2}, .vhost = Vhost::On, .memory = &driver.memory()}};
+  EXPECT_NE(net.refused_ring_features() & kRingPacked, 0U);
+  std::thread running{[&] { loop.run(); }};
+  const Fd kicks[] = {make_eventfd(), make_eventfd()};
+  for (unsigned round = 0; round < 3; ++round) {
+    loop.call([&] {
+      net.start(driver.features(), driver);
+      for (std::uint16_t index = 0; index < 2; ++index) {
+        net.start_queue(index, driver.make_queue(index), kicks[index].get());
+        EXPECT_TRUE(net.serves_itself(index));
+      }
+    });
+    EXPECT_FALSE(net.serves_itself(2));
+    // From the guest.
+    const auto whole = with_header({}, private_frame(300, round));
+    driver.chain(1).readable(std::span<const std::byte>{whole}).submit();
+    signal_eventfd(kicks[1].get());
+    Frame got;
+    for (pollfd ready{.fd = other->fd(0), .events = POLLIN, .revents = 0}; ::poll(&ready, 1, 5000) == 1;) {
+      got.resize(4096);
+      const iovec into{got.data(), got.size()};
+      got.resize(static_cast<std::size_t>(std::max<std::ptrdiff_t>(other->receive(0, {&into, 1}), 0)));
+      if (got.size() > 26 && got[24] == std::byte{0x88}) {
+        break;
+      }
+    }
+    EXPECT_EQ(frame_of(got), private_frame(300, round));
+    // To the guest, over several buffers.
+    for (int i = 0; i < 40; ++i) {
+      driver.chain(0).writable(200).submit();
+    }
+    signal_eventfd(kicks[0].get());
+    auto back = with_header({}, private_frame(1000, round));
+    const iovec from{back.data(), back.size()};
+    EXPECT_GT(other->send(0, {&from, 1}), 0);
+    bool arrived = false;
+    for (int tries = 0; tries < 500 && !arrived; ++tries) {
+      while (auto used = driver.take_used(0)) {
+        auto bytes = used->bytes();
+        if (bytes.size() < 26 || bytes[24] != std::byte{0x88}) {
+          continue;  // what the kernel tells everybody
+        }
+        for (int more = header_of(bytes).num_buffers - 1; more > 0; --more) {
+          const auto part = driver.take_used(0).value().bytes();
+          bytes.insert(bytes.end(), part.begin(), part.end());
+        }
+        EXPECT_EQ(header_of(bytes).num_buffers, 6);
+        EXPECT_EQ(frame_of(bytes), private_frame(1000, round));
+        arrived = true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds{10});
+    }
+    EXPECT_TRUE(arrived);
+    EXPECT_GT(driver.interrupts(0), 0U);
+    loop.call([&] { net.stop(); });
+    EXPECT_FALSE(net.serves_itself(0));
+  }
+  loop.call([&] { loop.stop(); });
+  running.join();
+}
+
+TEST(VhostNet, CarriesFramesBothWays) {
+  if (::access("/dev/vhost-net", R_OK | W_OK) != 0) {
+    GTEST_SKIP() << "no /dev/vhost-net here (modprobe vhost_net)";
+  }
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::unshare(CLONE_NEWNET) != 0 || ::access("/dev/net/tun", R_OK | W_OK) != 0) {
+      ::_exit(77);
+    }
+    frames_pass();
+    ::_exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+    GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace, and /dev/net/tun";
+  }
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace martlet::virtio
