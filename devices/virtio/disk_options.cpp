@@ -44,4 +44,16 @@ DiskOptions parse_disk(std::string_view text) {
   return disk;
 }
 
+void check_serials(std::span<const DiskOptions> disks) {
+  for (auto disk = disks.begin(); disk != disks.end(); ++disk) {
+    const auto same = std::find_if(disks.begin(), disk, [&](const DiskOptions& other) {
+      return !disk->serial.empty() && other.serial == disk->serial;
+    });
+    if (same != disk) {
+      throw HostError{fmt::format("--disk {} and --disk {} both have serial={}; give each its own", same->path,
+                                  disk->path, disk->serial)};
+    }
+  }
+}
+
 }  // namespace martlet::virtio

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -39,5 +41,8 @@ inline constexpr std::uint16_t kMaxDiskQueues = 64;
 /// "path=disk.img,readonly=on,serial=x,cache=direct,overlay=tmp,queues=2,rate=100M,burst=1M,iops=1000,
 /// format=raw,block_size=4096"; the path may come first without its key. Throws HostError.
 [[nodiscard]] DiskOptions parse_disk(std::string_view text);
+
+/// Refuses two disks of one machine with the same serial number. Throws HostError that names both.
+void check_serials(std::span<const DiskOptions> disks);
 
 }  // namespace martlet::virtio

@@ -104,6 +104,10 @@ class OverlayDisk::Saver final : public DiskJob {
   explicit Saver(OverlayDisk& disk) : disk_{disk} {}
 
   void flush(DiskRequest& request) noexcept {
+    if (lost_writes_ != 0) {
+      request.done(lost_writes_);
+      return;
+    }
     waiting_.push_back(&request);
     if (served_.empty()) {
       begin();
@@ -144,12 +148,19 @@ class OverlayDisk::Saver final : public DiskJob {
     if (error != 0) {
       disk_.overlay_.map().put_back(pages_);
     }
-    const auto served = std::exchange(served_, {});
-    if (!waiting_.empty()) {
-      begin();
+    if (error != 0 && step_ != Step::Map) {
+      lost_writes_ = error;  // the kernel reports it once and forgets the data: no later flush may succeed
     }
+    const auto served = std::exchange(served_, {});
     for (auto* const request : served) {
       request->done(error);
+    }
+    if (lost_writes_ != 0) {
+      for (auto* const request : std::exchange(waiting_, {})) {
+        request->done(lost_writes_);
+      }
+    } else if (!waiting_.empty() && served_.empty()) {
+      begin();
     }
   }
 
@@ -158,6 +169,7 @@ class OverlayDisk::Saver final : public DiskJob {
   std::vector<DiskRequest*> served_;  // by the round under way; empty: there is none
   std::vector<SectorMap::Pages> pages_;
   std::size_t saved_ = 0;
+  int lost_writes_ = 0;
   Step step_ = Step::Data;
   const bool never_cancelled_ = false;
 };

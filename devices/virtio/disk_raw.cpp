@@ -17,6 +17,9 @@ class RawDisk::Job final : public DiskJob {
   void done(int error) noexcept override {
     auto& request = *std::exchange(request_, nullptr);
     disk_.idle_.push_back(this);
+    if (request.work.kind == DiskRequest::Kind::Flush && error != 0) {
+      disk_.lost_writes_ = error;
+    }
     request.done(error);
   }
 
@@ -32,6 +35,10 @@ RawDisk::~RawDisk() = default;
 void RawDisk::submit(DiskRequest& request) noexcept {
   if (request.work.kind == DiskRequest::Kind::Flush && cache_ == DiskCache::Unsafe) {
     request.done(0);
+    return;
+  }
+  if (request.work.kind == DiskRequest::Kind::Flush && lost_writes_ != 0) {
+    request.done(lost_writes_);
     return;
   }
   if (idle_.empty()) {

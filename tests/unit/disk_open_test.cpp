@@ -52,6 +52,13 @@ TEST(ParseDisk, RefusesTheRest) {
   }
 }
 
+TEST(CheckSerials, RefusesTwoOfAKind) {
+  const std::array disks{parse_disk("a.img,serial=x"), parse_disk("b.img"), parse_disk("c.img"),
+                         parse_disk("d.img,serial=x")};
+  EXPECT_THAT(host_error([&] { check_serials(disks); }), AllOf(HasSubstr("a.img"), HasSubstr("d.img"), HasSubstr("x")));
+  check_serials(std::span{disks}.first(3));
+}
+
 TEST(OpenDisk, RefusesWhatIsNoDiskInOneLine) {
   EXPECT_THAT(refusal({.path = "/nonexistent/disk.img"}),
               AllOf(HasSubstr("/nonexistent/disk.img"), HasSubstr("No such")));

@@ -229,5 +229,33 @@ TEST_P(RawDiskScript, StoppingInFlightLeavesGuestMemoryAlone) {
   EXPECT_EQ(read(0, 512).status, BlockStatus::Ok);
 }
 
+TEST(RawDisk, AFlushThatFailedMakesAllLaterOnesFail) {
+  class Flush final : public DiskRequest {
+   public:
+    Flush() { work.kind = Kind::Flush; }
+    void done(int error) noexcept override { result = error; }
+    std::optional<int> result;
+  };
+  const auto flush = [](RawDisk& disk) {
+    Flush request;
+    disk.submit(request);
+    disk.commit();
+    while (!request.result) {
+      disk.wait();
+    }
+    return *request.result;
+  };
+  EventLoop loop;
+  const TempFile image{Bytes(4096)};
+  Fd fd = make_eventfd();  // cannot be flushed
+  const int number = fd.get();
+  RawDisk disk{loop, DiskFile{std::move(fd), "fake"}, DiskCache::Writeback};
+  EXPECT_NE(flush(disk), 0);
+  ASSERT_EQ(::dup2(image.fd(), number), number);  // could be now, but what was written before is lost
+  EXPECT_NE(flush(disk), 0);
+  RawDisk fresh{loop, DiskFile{duplicate(image.fd()), "image"}, DiskCache::Writeback};
+  EXPECT_EQ(flush(fresh), 0);
+}
+
 }  // namespace
 }  // namespace martlet::virtio
