@@ -52,7 +52,7 @@ enum Descriptor : std::uint8_t {
 constexpr std::uint8_t kDecode16 = 1;
 constexpr std::uint8_t kReadWrite = 1;
 enum AddressSpace : std::uint8_t { kMemoryRange = 0, kBusNumberRange = 2 };  // §6.4.3.5
-constexpr std::uint8_t kProducerFixed = 0x0c;  // §6.4.3.5: a bridge's window, both its ends fixed
+constexpr std::uint8_t kProducerFixed = 0x0c;              // §6.4.3.5: a bridge's window, both its ends fixed
 constexpr std::uint8_t kConsumerEdgeHighExclusive = 0x03;  // §6.4.3.6: bit 0 consumer, bit 1 edge
 
 void append(Bytes& to, const Bytes& more) { to.insert(to.end(), more.begin(), more.end()); }

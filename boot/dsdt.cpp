@@ -80,11 +80,12 @@ Bytes pci_bus() {
 /// virtio 1.2 has no ACPI binding of its own; this is the id that Linux's and other drivers know.
 Bytes virtio_mmio(std::size_t slot) {
   const auto range = layout::virtio_mmio(slot);
-  return device(fmt::format("VR{:02X}", slot),
-                {name("_HID", string("LNRO0005")), name("_UID", integer(slot)),
-                 name("_CRS", resources({memory32(static_cast<std::uint32_t>(raw(range.start)),
-                                                  static_cast<std::uint32_t>(range.size)),
-                                         interrupt(layout::kVirtioMmioIrqs.at(slot))}))});
+  return device(
+      fmt::format("VR{:02X}", slot),
+      {name("_HID", string("LNRO0005")), name("_UID", integer(slot)),
+       name("_CRS",
+            resources({memory32(static_cast<std::uint32_t>(raw(range.start)), static_cast<std::uint32_t>(range.size)),
+                       interrupt(layout::kVirtioMmioIrqs.at(slot))}))});
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ constexpr std::string_view kRunFooter = R"(Examples:
 Unless -a says otherwise, the kernel gets console=ttyS0 and panic=-1.
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
 SIGINT or SIGTERM presses the power button; a second one ends the VM.
+SIGWINCH: the terminal, or a disk's image, has another size now.
 
 Exit code:
   the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4)

@@ -94,6 +94,15 @@ void check_tun(Report& report) {
                                                              : "Fix: sudo setfacl -m u:$USER:rw /dev/net/tun"));
 }
 
+void check_vhost(Report& report) {
+  if (const Fd vhost{::open("/dev/vhost-net", O_RDWR | O_CLOEXEC)}; vhost) {
+    report.good("/dev/vhost-net", "network frames carried by the kernel");
+  } else {
+    report.note("/dev/vhost-net", fmt::format("{}: Martlet carries network frames itself. Fix: modprobe vhost_net",
+                                              std::generic_category().message(errno)));
+  }
+}
+
 void check_huge_pages(Report& report) {
   const auto thp = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
   if (thp.find("[never]") != std::string::npos || thp.empty()) {
@@ -135,6 +144,7 @@ HostReport check_host() {
     check_capabilities(report, *kvm);
   }
   check_tun(report);
+  check_vhost(report);
   check_huge_pages(report);
   check_nested(report);
   return {.text = report.take(), .usable = kvm.has_value()};

@@ -62,6 +62,9 @@ class Machine {
   /// The terminal has this size now.
   void resize_console(virtio::ConsoleSize size);
 
+  /// The disks' images may have another size now. On the loop's thread.
+  void resize_disks() noexcept { virtio_->resize_disks(); }
+
   /// What people must know before the guest runs, a line each.
   [[nodiscard]] std::vector<std::string> notices();
   /// What went wrong with the consoles, a line each. After run().

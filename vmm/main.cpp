@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   try {
     martlet::open_standard_descriptors();
     ::signal(SIGPIPE, SIG_IGN);  // a reader that goes away is an error of its own descriptor, no more
+    ::signal(SIGXFSZ, SIG_IGN);  // so is a file that may not grow any more
     return martlet::run_program(argc, argv);
   } catch (const std::exception& error) {  // HostError, and what the standard library may throw: no memory
     fmt::print(stderr, "martlet: {}\n", error.what());

@@ -47,11 +47,13 @@ void follow_terminal_size(Machine& machine) {
   }
 }
 
-/// The first SIGINT or SIGTERM presses the power button, the second ends the VM.
+/// The first SIGINT or SIGTERM presses the power button, the second ends the VM. SIGWINCH says that a size has
+/// changed: the terminal's, or that of a disk's image.
 void handle_signals(SignalWatch& signals, Machine& machine) {
   signals.deliver(machine.loop(), [&machine, asked = false](int signal) mutable {
     if (signal == SIGWINCH) {
       follow_terminal_size(machine);
+      machine.resize_disks();
       return;
     }
     if (asked) {

@@ -21,23 +21,27 @@ static_assert(layout::kPciIrqs.size() == PciHost::kGsiCount && layout::kPciIrqs[
               layout::kPciIrqs[0] == PciHost::gsi(0));
 static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
-std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const NetOptions& options) {
-  const auto mac = options.mac ? *options.mac : random_mac();
-  return std::make_unique<virtio::Net>(loop, open_backend(options, mac),
-                                       virtio::Net::Options{.mac = mac, .mtu = options.mtu.value_or(0)});
+virtio::Net::Options::Vhost vhost_of(NetOptions::Vhost wanted) {
+  using Vhost = virtio::Net::Options::Vhost;
+  switch (wanted) {
+    case NetOptions::Vhost::On:
+      return Vhost::On;
+    case NetOptions::Vhost::Off:
+      return Vhost::Off;
+    case NetOptions::Vhost::Auto:
+      break;
+  }
+  return Vhost::Auto;
 }
 
-/// Two disks with one serial number could not be told apart in the guest's /dev/disk/by-id.
-void check_serials(const std::vector<virtio::DiskOptions>& disks) {
-  for (auto disk = disks.begin(); disk != disks.end(); ++disk) {
-    const auto twin = std::find_if(std::next(disk), disks.end(), [&](const auto& other) {
-      return !disk->serial.empty() && disk->serial == other.serial;
-    });
-    if (twin != disks.end()) {
-      throw HostError{fmt::format("--disk: {} and {} have one serial number, {}; give each its own", disk->path,
-                                  twin->path, disk->serial)};
-    }
-  }
+std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
+  const auto mac = options.mac ? *options.mac : random_mac();
+  return std::make_unique<virtio::Net>(loop, open_backend(options, mac),
+                                       virtio::Net::Options{.mac = mac,
+                                                            .mtu = options.mtu.value_or(0),
+                                                            .limits = {.bytes = options.rate, .burst = options.burst},
+                                                            .vhost = vhost_of(options.vhost),
+                                                            .memory = &memory});
 }
 
 }  // namespace
@@ -62,12 +66,14 @@ VirtioDevices::VirtioDevices(const Config& config, const Host& host)
 }
 
 void VirtioDevices::create(const Config& config, const Host& host) {
-  check_serials(config.disks);
+  virtio::check_serials(config.disks);
   for (const auto& options : config.disks) {
-    devices_.push_back(std::make_unique<virtio::Block>(host.loop, options));
+    auto disk = std::make_unique<virtio::Block>(host.loop, options);
+    disks_.push_back(disk.get());
+    devices_.push_back(std::move(disk));
   }
   for (const auto& options : config.nics) {
-    devices_.push_back(make_net(host.loop, options));
+    devices_.push_back(make_net(host.loop, host.memory, options));
   }
   if (config.console || !config.ports.empty()) {
     const SerialTarget nowhere{.kind = SerialTarget::Kind::Null, .path = {}};
@@ -79,6 +85,12 @@ void VirtioDevices::create(const Config& config, const Host& host) {
   }
   if (config.rng) {
     devices_.push_back(std::make_unique<virtio::Rng>());
+  }
+}
+
+void VirtioDevices::resize_disks() noexcept {
+  for (auto* disk : disks_) {
+    disk->resized();
   }
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "devices/pci/host.h"
+#include "devices/virtio/block.h"
 #include "devices/virtio/console.h"
 #include "devices/virtio/device.h"
 #include "devices/virtio/mmio.h"
@@ -34,6 +35,8 @@ class VirtioDevices {
 
   /// Null when there is none.
   [[nodiscard]] virtio::Console* console() noexcept { return console_; }
+  /// Looks how large the disks' images are now, and tells the guest. On the event loop's thread.
+  void resize_disks() noexcept;
 
  private:
   void create(const Config& config, const Host& host);
@@ -44,6 +47,7 @@ class VirtioDevices {
   KvmDoorbells doorbells_;
   std::vector<std::unique_ptr<virtio::VirtioDevice>> devices_;
   virtio::Console* console_ = nullptr;
+  std::vector<virtio::Block*> disks_;
 
   // One or the other.
   std::unique_ptr<PciHost> pci_;

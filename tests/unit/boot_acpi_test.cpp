@@ -232,14 +232,29 @@ TEST(BootAcpi, IaslReadsEveryTableAndWritesItBack) {
 TEST(BootAcpi, DsdtHasTheMachinesDevices) {
   Iasl iasl;
   const auto source = iasl.round_trip("DSDT", Tables{kFull}["DSDT"]);
-  for (const auto* part :
-       {"Name (\\_S5, Package (0x04)", "Device (COM1)", "EisaId (\"PNP0501\")", "Device (RTC)", "EisaId (\"PNP0B00\")",
-        "\"QEMU0001\"", "Device (PWRB)", "EisaId (\"PNP0C0C\")", "\"ACPI0013\"",
-        "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive", "OperationRegion (EVTR, SystemIO, 0x0604, One)",
-        "Method (_EVT, 1,", "Local0 = EVTS", "If ((Local0 & One))", "Notify (PWRB, 0x80)", "EisaId (\"PNP0C02\")",
-        "IRQNoFlags ()", "Memory32Fixed (ReadWrite,", "Device (PCI0)", "EisaId (\"PNP0A03\")", "Name (_PRT, Package (0x1F)",
-        "WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,",
-        "DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,"}) {
+  for (const auto* part : {"Name (\\_S5, Package (0x04)",
+                           "Device (COM1)",
+                           "EisaId (\"PNP0501\")",
+                           "Device (RTC)",
+                           "EisaId (\"PNP0B00\")",
+                           "\"QEMU0001\"",
+                           "Device (PWRB)",
+                           "EisaId (\"PNP0C0C\")",
+                           "\"ACPI0013\"",
+                           "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive",
+                           "OperationRegion (EVTR, SystemIO, 0x0604, One)",
+                           "Method (_EVT, 1,",
+                           "Local0 = EVTS",
+                           "If ((Local0 & One))",
+                           "Notify (PWRB, 0x80)",
+                           "EisaId (\"PNP0C02\")",
+                           "IRQNoFlags ()",
+                           "Memory32Fixed (ReadWrite,",
+                           "Device (PCI0)",
+                           "EisaId (\"PNP0A03\")",
+                           "Name (_PRT, Package (0x1F)",
+                           "WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,",
+                           "DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,"}) {
     EXPECT_THAT(source, HasSubstr(part));
   }
   EXPECT_EQ(source.find("Memory32Fixed"), source.rfind("Memory32Fixed"));
