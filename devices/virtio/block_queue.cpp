@@ -43,7 +43,14 @@ class BlockQueue::Slot final : public DiskRequest {
     return Next::Disk;
   }
 
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return request_.length; }
+  /// What it may write or read. Zeroes count, for a file system may know no better than to write them.
+  [[nodiscard]] std::uint64_t bytes() const noexcept {
+    std::uint64_t bytes = request_.length;
+    for (std::size_t i = 0; request_.type == BlockType::WriteZeroes && i < request_.range_count; ++i) {
+      bytes += request_.ranges[i].length;
+    }
+    return bytes;
+  }
 
   void begin() noexcept {
     ++queue_.in_flight_;
@@ -190,16 +197,23 @@ void BlockQueue::service() noexcept {
   if (stopping_) {
     return;
   }
-  // A driver that adds requests as fast as they are answered must not keep the loop from the rest.
-  std::size_t budget = 2 * std::size_t{ring_->setup().size};
+  // A driver that adds requests as fast as they are answered must not keep the loop from the rest; nor one whose
+  // chains are all malformed, for pop() may have passed a ring full of them before it found nothing.
+  const std::size_t size = ring_->setup().size;
+  std::size_t budget = 2 * size;
   ring_->disable_notifications();
-  auto taken = Taken::One;
-  do {
-    do {
-      taken = take();
-    } while (taken == Taken::One && --budget != 0);
-  } while (taken == Taken::None && ring_->enable_notifications());
-  waits_ = taken != Taken::None;
+  waits_ = true;
+  while (budget != 0) {
+    const auto taken = take();
+    if (taken == Taken::Wait) {
+      break;
+    }
+    if (taken == Taken::None && !ring_->enable_notifications()) {
+      waits_ = false;
+      break;
+    }
+    budget -= std::min(budget, taken == Taken::None ? size : 1);
+  }
   if (budget == 0) {
     shared_.later();
   }

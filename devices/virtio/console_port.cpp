@@ -15,6 +15,7 @@ namespace {
 // What one port may do before the loop looks at the others, in bytes; each chain costs some, too.
 constexpr std::size_t kBudget = 4U << 20U;
 constexpr std::size_t kChainCost = 16U << 10U;
+constexpr std::size_t kRingCost = kBudget / 8;  // full of malformed chains, which pop() gave back
 // So much at most in one system call, however long the chain.
 constexpr std::uint64_t kMostAtOnce = 1U << 20U;
 using Parts = std::array<iovec, 64>;
@@ -69,10 +70,15 @@ void ConsolePort::transmit() noexcept {
   auto& queue = *transmit_.queue;
   queue.disable_notifications();
   for (std::size_t budget = kBudget;;) {
+    if (budget == 0) {
+      signal_eventfd(transmit_.kick);  // we come back
+      break;
+    }
     if (!held_) {
       if (auto chain = queue.pop()) {
         held_.emplace(std::move(*chain));
       } else if (queue.enable_notifications()) {
+        budget -= std::min(budget, kRingCost);
         continue;
       } else {
         static_cast<void>(send_backlog());
@@ -85,10 +91,6 @@ void ConsolePort::transmit() noexcept {
     queue.complete(std::move(held_->chain), 0);
     held_.reset();
     budget -= std::min(budget, kChainCost);
-    if (budget == 0) {
-      signal_eventfd(transmit_.kick);  // we come back, with notifications still off
-      break;
-    }
   }
   queue.notify();
 }

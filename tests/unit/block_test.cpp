@@ -291,6 +291,15 @@ TEST_P(BlockScript, ThrottledRequestsGoOnByThemselves) {
   }
 }
 
+TEST_P(BlockScript, ZeroesCountAsMuchAsTheyMayWrite) {
+  auto& fake = attach_fake(Answers::AtOnce, {.limits = {.bytes = 1, .burst = 1}});
+  EXPECT_EQ(ranges(BlockType::WriteZeroes, {{.sector = 1, .sectors = 1}, {.sector = 7, .sectors = 2}}),
+            BlockStatus::Ok);
+  driver.chain().readable(header(BlockType::In)).writable(512).writable(1).submit();
+  block->notified(0);
+  EXPECT_EQ(fake.kinds.size(), 2U);  // a debt of minutes
+}
+
 TEST_P(BlockScript, EachQueueIsServed) {
   auto& fake = attach_fake(Answers::Later, {.queues = 3});
   EXPECT_EQ(block->queue_sizes().size(), 3U);
