@@ -119,5 +119,18 @@ TEST(EventLoop, CallsAreOneAtATimeThoughNobodyRunsIt) {
   EXPECT_EQ(calls, 2000);
 }
 
+TEST(EventLoop, ACallThatThrowsEndsTheLoopAndNobodyWaitsForEver) {
+  EventLoop loop;
+  const auto fail = [] { throw HostError{"epoll: no more"}; };
+  EXPECT_THROW(loop.call(fail), HostError);
+  std::thread other{[&] { loop.call(fail); }};
+  EXPECT_THROW(loop.run(), HostError);
+  other.join();
+  int calls = 0;
+  std::thread later{[&] { loop.call([&] { ++calls; }); }};
+  later.join();
+  EXPECT_EQ(calls, 1);
+}
+
 }  // namespace
 }  // namespace martlet

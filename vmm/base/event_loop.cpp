@@ -16,7 +16,9 @@ EventLoop::EventLoop() : epoll_{check(::epoll_create1(EPOLL_CLOEXEC), "epoll")} 
   watch(called_.get(), EPOLLIN, [this](std::uint32_t) {
     drain_counter(called_.get());
     std::unique_lock lock{mutex_};
-    do_calls(lock);
+    if (const auto trouble = do_calls(lock)) {
+      std::rethrow_exception(trouble);
+    }
   });
 }
 
@@ -60,23 +62,33 @@ void EventLoop::call(const std::function<void()>& task) {
     signal_eventfd(called_.get());
   } else if (worker_ == std::thread::id{}) {
     worker_ = std::this_thread::get_id();
-    do_calls(lock);
+    const auto trouble = do_calls(lock);
     worker_ = {};
     changed_.notify_all();
+    if (trouble) {
+      std::rethrow_exception(trouble);
+    }
   }  // else somebody does calls right now, ours among them
   changed_.wait(lock, [&] { return mine.done; });
 }
 
-void EventLoop::do_calls(std::unique_lock<std::mutex>& lock) {
+/// A task that throws is done all the same: whoever waits for it is let go. Returns what the last one threw.
+std::exception_ptr EventLoop::do_calls(std::unique_lock<std::mutex>& lock) noexcept {
+  std::exception_ptr trouble;
   while (!calls_.empty()) {
     auto* const call = calls_.front();
     calls_.erase(calls_.begin());
     lock.unlock();
-    call->task();
+    try {
+      call->task();
+    } catch (...) {
+      trouble = std::current_exception();
+    }
     lock.lock();
     call->done = true;
   }
   changed_.notify_all();
+  return trouble;
 }
 
 /// While it lives, calls wait for the loop; when it goes, those that still wait are done.
@@ -93,7 +105,7 @@ class EventLoop::Running {
   ~Running() {
     std::unique_lock lock{loop_.mutex_};
     loop_.running_ = false;
-    loop_.do_calls(lock);
+    static_cast<void>(loop_.do_calls(lock));  // the loop ends as it is
     loop_.worker_ = {};
   }
 

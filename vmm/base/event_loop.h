@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,7 +32,8 @@ class EventLoop {
   void unwatch(int fd);
 
   /// Does `task` on the loop's thread and returns when it is done. From any thread: the loop never waits for
-  /// the caller. While nobody is inside run(), before or after, it is done here and now, one at a time.
+  /// the caller. While nobody is inside run(), before or after, it is done here and now, one at a time. What it
+  /// throws ends run(), or comes out here if it was done here.
   void call(const std::function<void()>& task);
 
   /// Handles events until stop(). Throws what a handler throws.
@@ -46,7 +48,7 @@ class EventLoop {
   };
   class Running;
 
-  void do_calls(std::unique_lock<std::mutex>& lock);
+  [[nodiscard]] std::exception_ptr do_calls(std::unique_lock<std::mutex>& lock) noexcept;
 
   Fd epoll_;
   std::map<int, std::shared_ptr<Handler>> handlers_;
