@@ -35,7 +35,9 @@ kvm_irq_routing_entry msi_route(std::uint32_t gsi, std::uint64_t address, std::u
   entry.gsi = gsi;
   entry.type = KVM_IRQ_ROUTING_MSI;
   entry.u.msi.address_lo = static_cast<std::uint32_t>(address);
-  entry.u.msi.address_hi = static_cast<std::uint32_t>(address >> 32U);
+  // Above 4 GiB there is nothing that takes interrupts, and KVM refuses a table that says so. What is higher still
+  // are bits of an APIC's ID (KVM_X2APIC_API_USE_32BIT_IDS).
+  entry.u.msi.address_hi = static_cast<std::uint32_t>(address >> 32U) & ~0xffU;
   entry.u.msi.data = data;
   return entry;
 }

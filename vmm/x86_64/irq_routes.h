@@ -11,7 +11,7 @@ namespace martlet {
 /// pin of its number, the first 16 to the PICs as well.
 [[nodiscard]] std::vector<kvm_irq_routing_entry> wired_routes();
 
-/// `gsi` sends a message-signalled interrupt.
+/// `gsi` sends a message-signalled interrupt. A guest chose it: what KVM would refuse is left out.
 [[nodiscard]] kvm_irq_routing_entry msi_route(std::uint32_t gsi, std::uint64_t address, std::uint32_t data);
 
 }  // namespace martlet
