@@ -105,7 +105,9 @@ Machine::Machine(const Config& config, StartClock& clock, std::function<void(std
   clock.mark("KVM: vCPUs");
 }
 
-Machine::~Machine() = default;
+Machine::~Machine() {
+  virtio_.reset();  // first, while what its hooks call is still there
+}
 
 void Machine::attach_devices() {
   const auto ports = [this](layout::PortRange range, std::string_view name, BusDevice& device) {
