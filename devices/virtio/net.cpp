@@ -11,6 +11,9 @@
 namespace martlet::virtio {
 namespace {
 
+// Fewer than frames: one may cost the host an RCU grace period for each pair (TUNSETQUEUE), and every queue its turn.
+constexpr int kCommandsInATurn = 4;
+
 std::uint64_t features_over(const NetBackend& backend) {
   std::uint64_t features = features_of(backend.offloads()) | kNetMtu | kNetMac | kNetMergeableBuffers | kNetStatus |
                            kNetControlQueue | kNetControlRx | kNetControlRxExtra | kNetGuestAnnounce | kNetControlMac;
@@ -298,7 +301,7 @@ void Net::control() noexcept {
     return;
   }
   int commands = 0;
-  for (; commands < kNetTurn; ++commands) {
+  for (; commands < kCommandsInATurn; ++commands) {
     auto chain = control_queue_->pop();
     if (!chain) {
       break;
@@ -312,7 +315,7 @@ void Net::control() noexcept {
     control_queue_->complete(std::move(*chain), answered ? 1 : 0);
   }
   control_queue_->notify();
-  if (commands == kNetTurn) {
+  if (commands == kCommandsInATurn) {
     signal_eventfd(again_.get());
   }
 }

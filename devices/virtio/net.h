@@ -71,8 +71,8 @@ class Net final : public VirtioDevice {
    public:
     Pace(EventLoop& loop, const RateLimits& limits, std::function<void()> resume)
         : throttle_{loop, limits, std::move(resume)} {}
-    [[nodiscard]] bool may_go() noexcept override { return throttle_.admit(0); }
-    void went(std::uint64_t bytes) noexcept override { [[maybe_unused]] const bool counted = throttle_.admit(bytes); }
+    [[nodiscard]] bool may_go() noexcept override { return throttle_.ready(); }
+    void went(std::uint64_t bytes) noexcept override { throttle_.count(bytes); }
 
    private:
     Throttle throttle_;

@@ -60,7 +60,7 @@ Throttle::Throttle(EventLoop& loop, const RateLimits& limits, std::function<void
   }
 }
 
-bool Throttle::admit(std::uint64_t bytes) noexcept {
+bool Throttle::ready() noexcept {
   if (!timer_) {
     return true;
   }
@@ -70,9 +70,20 @@ bool Throttle::admit(std::uint64_t bytes) noexcept {
     timer_->start_once(delay);
     return false;
   }
+  return true;
+}
+
+void Throttle::count(std::uint64_t bytes) noexcept {
   bytes_.take(bytes);
   operations_.take(1);
-  return true;
+}
+
+bool Throttle::admit(std::uint64_t bytes) noexcept {
+  const bool goes = ready();
+  if (goes) {
+    count(bytes);
+  }
+  return goes;
 }
 
 }  // namespace martlet::virtio

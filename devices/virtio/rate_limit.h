@@ -21,7 +21,7 @@ class TokenBucket {
 
   /// How long until somebody may take again; zero: now.
   [[nodiscard]] std::chrono::nanoseconds delay(Clock::time_point now) noexcept;
-  /// Only when delay() was zero.
+  /// After delay() was zero.
   void take(std::uint64_t tokens) noexcept { tokens_ -= rate_ == 0 ? 0 : static_cast<double>(tokens); }
 
  private:
@@ -49,7 +49,10 @@ class Throttle {
   /// `resume` is called when something that was not admitted may try again.
   Throttle(EventLoop& loop, const RateLimits& limits, std::function<void()> resume);
 
-  /// True: one operation of `bytes` may go, and was counted. False: not yet; resume() will be called.
+  /// True: one operation may go, and is to be counted by count(). False: not yet; resume() will be called.
+  [[nodiscard]] bool ready() noexcept;
+  void count(std::uint64_t bytes) noexcept;
+  /// Both at once, for who knows the bytes before.
   [[nodiscard]] bool admit(std::uint64_t bytes) noexcept;
 
  private:

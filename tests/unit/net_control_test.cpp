@@ -119,6 +119,30 @@ TEST_P(NetControl, WithoutMultiqueueTheControlQueueIsTheThird) {
   EXPECT_EQ(bench.sent().size(), 1U);
 }
 
+/// Each may cost the host an RCU grace period, and every queue its turn.
+TEST(Net, ARingFullOfCommandsIsManyTurns) {
+  EventLoop loop;
+  FakeDriver driver{{.size = 64, .features = 0, .queues = 5}};
+  Net net{loop, std::make_unique<FakeBackend>(std::uint16_t{2}), {.mac = {2}}};
+  net.start(kNetMultiQueue | kNetControlQueue, driver);
+  net.start_queue(4, driver.make_queue(4), driver.kick_fd());
+  for (int i = 0; i < 30; ++i) {
+    const auto pairs = static_cast<std::uint8_t>(1 + i % 2);
+    driver.chain(4).readable(std::array<std::uint8_t, 4>{4, 0, pairs, 0}).writable(1).submit();
+  }
+  net.notified(4);
+  EXPECT_LT(net.statistics().commands, 10U);
+  Timer look{loop, [&] {
+               if (net.statistics().commands == 30) {
+                 loop.stop();
+               }
+             }};
+  look.start_periodic(std::chrono::milliseconds{1});
+  loop.run();
+  EXPECT_EQ(net.statistics().bad_commands, 0U);
+  net.stop();
+}
+
 TEST(Net, OffersWhatItsBackendCanDo) {
   EventLoop loop;
   auto plain = std::make_unique<FakeBackend>();

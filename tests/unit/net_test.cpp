@@ -321,5 +321,26 @@ TEST(Net, ARateLimitDelaysAndDropsNothing) {
   net.stop();
 }
 
+TEST(Net, BytesCountThoughTheLastOperationIsSpent) {
+  EventLoop loop;
+  FakeDriver driver{{.size = 64, .features = 0, .queues = 3}};
+  auto made = std::make_unique<FakeBackend>();
+  auto* const backend = made.get();
+  Net net{loop,
+          std::move(made),
+          {.mac = {2}, .limits = {.bytes = 1, .burst = 1, .operations = 1000, .operations_burst = 1}}};
+  net.start(0, driver);
+  net.start_queue(1, driver.make_queue(1), driver.kick_fd());
+  for (int i = 0; i < 20; ++i) {
+    driver.chain(1).readable(with_header({}, payload(1000))).submit();
+  }
+  net.notified(1);
+  Timer enough{loop, [&] { loop.stop(); }};
+  enough.start_once(std::chrono::milliseconds{50});
+  loop.run();
+  EXPECT_EQ(backend->pairs_[0].from_guest.size(), 1U);  // and left a debt of minutes
+  net.stop();
+}
+
 }  // namespace
 }  // namespace martlet::virtio
