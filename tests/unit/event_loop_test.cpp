@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
 
+#include <functional>
+#include <future>
 #include <thread>
+#include <utility>
 
 #include "vmm/base/ending.h"
 #include "vmm/base/error.h"
@@ -13,6 +16,24 @@ namespace martlet {
 namespace {
 
 using namespace std::chrono_literals;
+
+/// A thread that begins once the loop runs.
+class Guest {
+ public:
+  Guest(EventLoop& loop, std::function<void()> body)
+      : runs_{loop, [this] { go_.set_value(); }}, thread_{[this, body = std::move(body)] {
+          go_.get_future().wait();
+          body();
+        }} {
+    runs_.start_once(1ns);
+  }
+  void join() { thread_.join(); }
+
+ private:
+  std::promise<void> go_;
+  Timer runs_;
+  std::thread thread_;
+};
 
 TEST(EventLoop, CallsHandlersUntilStopped) {
   EventLoop loop;
@@ -88,16 +109,16 @@ TEST(EventLoop, DoesCallsOfOtherThreadsOnItsOwn) {
   int calls = 0;
   loop.call([&] { ++calls; });  // nobody runs it: here and now
   EXPECT_EQ(calls, 1);
-  std::thread other{[&] {
-    for (int i = 0; i < 1000; ++i) {
-      loop.call([&] {
-        where = std::this_thread::get_id();
-        loop.call([&] { ++calls; });  // from the loop itself: at once
-      });
-    }
-    loop.call([&] { loop.stop(); });
-    loop.call([&] { ++calls; });  // whether it still runs or not
-  }};
+  Guest other{loop, [&] {
+                for (int i = 0; i < 1000; ++i) {
+                  loop.call([&] {
+                    where = std::this_thread::get_id();
+                    loop.call([&] { ++calls; });  // from the loop itself: at once
+                  });
+                }
+                loop.call([&] { loop.stop(); });
+                loop.call([&] { ++calls; });  // whether it still runs or not
+              }};
   loop.run();
   other.join();
   EXPECT_EQ(calls, 1002);
@@ -123,7 +144,7 @@ TEST(EventLoop, ACallThatThrowsEndsTheLoopAndNobodyWaitsForEver) {
   EventLoop loop;
   const auto fail = [] { throw HostError{"epoll: no more"}; };
   EXPECT_THROW(loop.call(fail), HostError);
-  std::thread other{[&] { loop.call(fail); }};
+  Guest other{loop, [&] { loop.call(fail); }};
   EXPECT_THROW(loop.run(), HostError);
   other.join();
   int calls = 0;
