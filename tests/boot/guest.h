@@ -20,7 +20,9 @@ struct Guest {
   std::uint32_t cpus = 1;
   std::uint32_t memory_mib = 512;
   std::vector<std::string> more{};  ///< more options of martlet's
-  bool with_root = true;            ///< give it its root by --root
+  /// For its sh, beside the root; its status is the VM's exit code. With it comes martlet.test=script.
+  std::string script{};
+  bool with_root = true;  ///< give it its root by --root
 };
 
 /// "cloud-6.1 vmlinuz, 2 CPUs, …"
@@ -32,7 +34,7 @@ std::ostream& operator<<(std::ostream& stream, const Guest& guest);
 /// How a VM ended.
 struct Ended {
   Outcome outcome;         ///< of martlet; `out` is the console, without carriage returns
-  nlohmann::json verdict;  ///< --result's
+  nlohmann::json verdict;  ///< --result's; null if it was killed
 };
 std::ostream& operator<<(std::ostream& stream, const Ended& ended);
 

@@ -1,6 +1,8 @@
 #include "tests/boot/report.h"
 
+#include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <sstream>
 #include <utility>
 
@@ -32,6 +34,22 @@ std::optional<Message> parse_message(const std::string& line) {
   const auto stamp_end = line.find("] ", level_end);
   return Message{.level = priority,
                  .text = line.substr(stamp_end == std::string::npos ? level_end + 1 : stamp_end + 2)};
+}
+
+/// Joins each trace ("cut here" to "end trace") to one complaint.
+std::vector<std::string> with_traces_joined(const std::vector<std::string>& lines) {
+  std::vector<std::string> complaints;
+  bool in_trace = false;
+  for (const auto& line : lines) {
+    if (in_trace) {
+      complaints.back() += "\n" + line;
+      in_trace = line.find("---[ end trace") == std::string::npos;
+    } else {
+      complaints.push_back(line);
+      in_trace = line.find("[ cut here ]") != std::string::npos;
+    }
+  }
+  return complaints;
 }
 
 }  // namespace
@@ -91,6 +109,30 @@ std::vector<std::string> Report::complaints() const {
     }
   }
   return complaints;
+}
+
+std::vector<std::string> Report::unexplained_complaints() const {
+  // Words of complaints that have their reason.
+  std::vector<std::string_view> known{
+      "PCI: Fatal: No config space access function found",  // there is no PCI
+      "PCI: System does not support PCI",
+      "ACPI: MPS support code is not built-in",  // acpi=off on a kernel that needs ACPI for its APICs
+      "smpboot: weird, boot CPU (#0) not listed by the BIOS", "PMU not available due to virtualization",
+      "amd_pstate: ",  // frequency is the host's affair
+      "Please enable it if your BIOS has the CPPC option",
+      // A host too busy to run the guest all the time.
+      "clocksource: Long readout interval", "hrtimer: interrupt took", "hogged CPU for",
+      // News of the host's CPU.
+      "Speculative Return Stack Overflow", "Spectre", "RETBleed", "MDS", "TAA", "MMIO Stale Data", "GDS", "VMSCAPE",
+      "TSA"};
+  if (std::getenv("MARTLET_LAB") != nullptr) {
+    known.push_back("RDSEED32 is broken");  // an erratum of the CPU model that the lab's pretends to be
+  }
+  auto unexplained = with_traces_joined(complaints());
+  std::erase_if(unexplained, [&](const std::string& complaint) {
+    return std::ranges::any_of(known, [&](auto words) { return complaint.find(words) != std::string::npos; });
+  });
+  return unexplained;
 }
 
 std::vector<std::string> Report::messages() const {

@@ -24,6 +24,8 @@ class Report {
   [[nodiscard]] std::uint64_t memory_total_kib() const;
   /// The kernel's messages of level 4 (warning) and worse.
   [[nodiscard]] std::vector<std::string> complaints() const;
+  /// Those of them that have no known reason; a trace is one.
+  [[nodiscard]] std::vector<std::string> unexplained_complaints() const;
   /// The kernel's messages, without level and time.
   [[nodiscard]] std::vector<std::string> messages() const;
 

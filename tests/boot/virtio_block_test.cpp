@@ -1,0 +1,143 @@
+// Disks under unmodified kernels. Runs on fresh-ground, whose $TMPDIR knows O_DIRECT.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/boot/virtio_guest.h"
+
+namespace martlet::test {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ContainsRegex;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t kMiB = 1ULL << 20U;
+constexpr std::uint64_t kDiskBytes = 24 * kMiB;
+
+struct Case {
+  std::string name;
+  std::string kernel;
+  std::string transport;
+  unsigned queues = 1;
+};
+void PrintTo(const Case& a_case, std::ostream* stream) { *stream << a_case.name; }
+
+class VirtioBlock : public ::testing::TestWithParam<Case> {};
+
+// Writes of many sizes at any place, up to 32 at once, each read back and compared; with several queues, from
+// several CPUs. Then the whole disk's checksum, to compare with the file's.
+constexpr std::string_view kVerify = R"sh(
+for mode in writeback direct unsafe; do
+  device=$(disk $mode)
+  say queues-$mode ls -1 /sys/block/${device#/dev/}/mq
+  tool fio --filename=$device --ioengine=libaio --direct=1 --rw=randwrite --bsrange=512-64k --blockalign=512 \
+    --iodepth=32 --verify=crc32c --verify_fatal=1 --end_fsync=1 --randseed=1 --size=6m \
+    --name=a --cpus_allowed=0 --name=b --offset=8m --cpus_allowed=$(($(nproc) - 1)) >/tmp/fio 2>&1 || {
+    cat /tmp/fio
+    exit 1
+  }
+  say sum-$mode sh -c "dd if=$device iflag=direct bs=1M 2>/dev/null | sha256sum"
+done
+kernel_says
+)sh";
+
+TEST_P(VirtioBlock, FioFindsWhatItWroteInEveryCacheMode) {
+  const auto& parameters = GetParam();
+  const TempDir directory;
+  Guest guest{.kernel = parameters.kernel,
+              .cpus = parameters.queues,
+              .more = {"--transport", parameters.transport, "-d", tools_disk()},
+              .script = std::string{kVirtioPrelude}.append(kVerify)};
+  const std::vector<std::string> modes{"writeback", "direct", "unsafe"};
+  for (const auto& mode : modes) {
+    make_file(directory.file(mode), kDiskBytes);
+    guest.more.insert(guest.more.end(), {"-d", fmt::format("path={},serial={},cache={},queues={}", directory.file(mode),
+                                                           mode, mode, parameters.queues)});
+  }
+  const Report report{boot(guest)};
+  expect_good(report);
+  for (const auto& mode : modes) {
+    EXPECT_EQ(report.section("queues-" + mode).size(), parameters.queues);
+    EXPECT_THAT(report.section("sum-" + mode), ElementsAre(sha256_of(directory.file(mode)) + "  -")) << mode;
+  }
+  EXPECT_NE(sha256_of(directory.file("direct")), sha256_of("/dev/null"));
+  if (parameters.transport == "pci") {
+    for (unsigned queue = 0; queue < parameters.queues; ++queue) {
+      EXPECT_THAT(report.section("interrupts"),
+                  Contains(ContainsRegex(fmt::format("PCI-MSI.* virtio1-req\\.{}", queue))));
+    }
+  } else {
+    EXPECT_THAT(report.section("interrupts"), Contains(ContainsRegex("IO-APIC.* virtio1")));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Stock, VirtioBlock,
+                         ::testing::Values(Case{"Pci1Queue", "cloud-6.1", "pci", 1},
+                                           Case{"Pci2Queues", "cloud-6.12", "pci", 2},
+                                           Case{"Mmio1Queue", "full-6.1", "mmio", 1},
+                                           Case{"Mmio2Queues", "cloud-6.1", "mmio", 2}),
+                         [](const auto& a_case) { return a_case.param.name; });
+
+std::uint64_t bytes_stored(const std::string& path) {
+  struct stat status {};
+  EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
+constexpr std::string_view kKindsOfDisks = R"sh(
+pattern() { dd if=/dev/urandom of=/tmp/pattern bs=1M count=4 2>/dev/null; }
+pattern
+
+# Discarded and zeroed ranges read as zeroes; their neighbours stay.
+holes=$(disk holes)
+dd if=/tmp/pattern of=$holes bs=1M oflag=direct 2>/dev/null
+tool blkdiscard -o 1M -l 1M $holes || exit 2
+tool blkdiscard -z -o 3M -l 512K $holes || exit 3
+say holes sh -c "dd if=$holes iflag=direct bs=1M 2>/dev/null | sha256sum"
+
+# Refused by the device, not by the driver's kindness alone.
+readonly=$(disk readonly)
+say readonly cat /sys/block/${readonly#/dev/}/ro
+if dd if=/tmp/pattern of=$readonly bs=4k count=1 oflag=direct 2>/tmp/error; then exit 4; fi
+
+overlay=$(disk overlay)
+dd if=/tmp/pattern of=$overlay bs=1M seek=1 oflag=direct 2>/dev/null || exit 5
+echo 3 >/proc/sys/vm/drop_caches
+say overlay sh -c "dd if=$overlay bs=1M skip=1 count=4 iflag=direct 2>/dev/null | cmp - /tmp/pattern && echo same"
+say beside sh -c "dd if=$overlay bs=1M count=1 iflag=direct 2>/dev/null | sha256sum"
+kernel_says
+)sh";
+
+TEST(VirtioDisks, DiscardReadOnlyAndOverlay) {
+  const TempDir directory;
+  const auto holes = directory.file("holes");
+  const auto readonly = directory.file("readonly");
+  const auto overlay = directory.file("overlay");
+  make_file(holes, 4 * kMiB);
+  output_of({"dd", "if=/dev/urandom", "of=" + readonly, "bs=1M", "count=1", "status=none"});
+  output_of({"dd", "if=/dev/urandom", "of=" + overlay, "bs=1M", "count=8", "status=none"});
+  const auto before = std::vector{sha256_of(readonly), sha256_of(overlay)};
+  const Report report{boot({.more = {"-d", tools_disk(), "-d", "path=" + holes + ",serial=holes", "-d",
+                                     "path=" + readonly + ",serial=readonly,readonly=on", "-d",
+                                     "path=" + overlay + ",serial=overlay,overlay=tmp"},
+                            .script = std::string{kVirtioPrelude}.append(kKindsOfDisks)})};
+  expect_good(report);
+  EXPECT_THAT(report.section("holes"), ElementsAre(sha256_of(holes) + "  -"));
+  EXPECT_EQ(read_file(holes).substr(kMiB, kMiB), std::string(kMiB, '\0'));
+  EXPECT_EQ(read_file(holes).substr(3 * kMiB, kMiB / 2), std::string(kMiB / 2, '\0'));
+  EXPECT_LE(bytes_stored(holes), 3 * kMiB + kMiB / 2) << "what was discarded costs the host nothing";
+  EXPECT_THAT(report.section("readonly"), ElementsAre("1"));
+  EXPECT_THAT(report.section("overlay"), ElementsAre("same"));
+  EXPECT_THAT(report.section("beside"),
+              ElementsAre(output_of({"sh", "-c", "head -c 1M \"$0\" | sha256sum", overlay}).substr(0, 64) + "  -"));
+  EXPECT_EQ((std::vector{sha256_of(readonly), sha256_of(overlay)}), before);
+}
+
+}  // namespace
+}  // namespace martlet::test
