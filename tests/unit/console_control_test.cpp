@@ -62,17 +62,22 @@ INSTANTIATE_TEST_SUITE_P(Rings, ConsolePorts, testing::Values(Ring::Split, Ring:
 TEST_P(ConsolePorts, AreAnnouncedNamedAndOpened) {
   std::vector<bool> opened;
   hooks.opened = [&](bool open) { opened.push_back(open); };
+  const auto heard_of = [&] {  // asked on the loop's thread, which tells it
+    std::vector<bool> copy;
+    loop.call([&] { copy = opened; });
+    return copy;
+  };
   make_agent();
   EXPECT_EQ(console->queue_sizes().size(), 6U);
   EXPECT_NE(console->features() & kMultiportBit, 0U);
   introduce();
-  EXPECT_EQ(opened, std::vector<bool>{true});
+  EXPECT_EQ(heard_of(), std::vector<bool>{true});
   auto client = dial(path("agent"));
   EXPECT_EQ(hear(), "1 6 1");
   client = Fd{};
   EXPECT_EQ(hear(), "1 6 0");
   say(0, kPortOpen, 0);
-  EXPECT_EQ(opened, (std::vector<bool>{true, false}));
+  EXPECT_EQ(heard_of(), (std::vector<bool>{true, false}));
 }
 
 TEST_P(ConsolePorts, WithoutNamesThereIsOneAndNoControl) {
