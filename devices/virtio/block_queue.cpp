@@ -201,22 +201,32 @@ void BlockQueue::service() noexcept {
   // chains are all malformed, for pop() may have passed a ring full of them before it found nothing.
   const std::size_t size = ring_->setup().size;
   std::size_t budget = 2 * size;
+  bool any = false;
   ring_->disable_notifications();
-  waits_ = true;
   while (budget != 0) {
     const auto taken = take();
-    if (taken == Taken::Wait) {
-      break;
+    if (taken == Taken::One) {
+      any = true;
+      --budget;
+      continue;
     }
-    if (taken == Taken::None && !ring_->enable_notifications()) {
-      waits_ = false;
-      break;
+    waits_ = taken == Taken::Wait;
+    // Before a notification is asked for: what comes while the disk is at it costs the driver none, and goes
+    // into the next batch.
+    hand_over();
+    if (taken == Taken::Wait || !ring_->enable_notifications()) {
+      return;
     }
-    budget -= std::min(budget, taken == Taken::None ? size : 1);
+    ring_->disable_notifications();
+    budget -= std::min(budget, std::exchange(any, false) ? 0 : size);
   }
-  if (budget == 0) {
-    shared_.later();
-  }
+  waits_ = true;
+  hand_over();
+  shared_.later();
+}
+
+/// What was taken goes to the disk, and what it did at once to the driver. May call settle().
+void BlockQueue::hand_over() noexcept {
   shared_.disk.commit();
   if (std::exchange(answered_, false)) {
     ring_->notify();

@@ -47,6 +47,7 @@ class BlockQueue {
 
   enum class Taken { One, None, Wait };
   [[nodiscard]] Taken take() noexcept;
+  void hand_over() noexcept;
   [[nodiscard]] Slot* idle_slot();
 
   BlockShared& shared_;

@@ -12,6 +12,9 @@ constexpr std::uint64_t kOurFeatures = kIndirectDescriptors | kEventIndex | kVer
 // What a driver may set; DEVICE_NEEDS_RESET is the device's to say (§2.1).
 constexpr std::uint8_t kDriversBits = kAcknowledge | kDriver | kDriverOk | kFeaturesOk | kFailed;
 
+// Edge-triggered: each signal is an edge, so a kick's counter need not be read.
+constexpr std::uint32_t kKicks = std::uint32_t{EPOLLIN} | std::uint32_t{EPOLLET};
+
 constexpr unsigned kWordBits = 32;
 constexpr std::uint64_t kWord = 0xffff'ffff;
 
@@ -53,7 +56,7 @@ DeviceState::DeviceState(Unwatched /*tag*/, VirtioDevice& device, const GuestMem
 DeviceState::DeviceState(VirtioDevice& device, const GuestMemory& memory, EventLoop& loop, DriverInterrupts& interrupts)
     : DeviceState{Unwatched{}, device, memory, loop, interrupts} {
   for (std::uint16_t i = 0; i < queue_count(); ++i) {
-    loop_.watch(queues_[i].kick.get(), EPOLLIN, [this, i](std::uint32_t) { kicked(i); });
+    loop_.watch(queues_[i].kick.get(), kKicks, [this, i](std::uint32_t) { kicked(i); });
   }
 }
 
@@ -206,7 +209,7 @@ void DeviceState::stop() {
 void DeviceState::serve(std::uint16_t index, Served served) {
   // Not unwatch() and watch(): those allocate, this cannot fail.
   if ((served == Served::ByItself) != (served_[index] == Served::ByItself)) {
-    loop_.change(queues_[index].kick.get(), served == Served::ByItself ? 0U : EPOLLIN);
+    loop_.change(queues_[index].kick.get(), served == Served::ByItself ? 0U : kKicks);
   }
   served_[index] = served;
 }
@@ -215,7 +218,6 @@ void DeviceState::kicked(std::uint16_t index) {
   if (served_[index] == Served::ByItself) {  // seen by epoll just before it was handed over
     return;
   }
-  drain_counter(queues_[index].kick.get());
   if (served_[index] == Served::ByNotification) {
     device_.notified(index);
   }
