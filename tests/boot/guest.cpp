@@ -9,9 +9,8 @@
 namespace martlet::test {
 namespace {
 
-// In the lab a boot takes 5 s on idle cores; on busy ones, many times that.
-constexpr std::chrono::seconds kVmLimit{150};
-constexpr std::chrono::seconds kProcessLimit{180};
+// The program itself gets so much longer than its VM.
+constexpr std::chrono::seconds kGrace{30};
 
 bool has_option(const Guest& guest, std::string_view name) {
   return std::ranges::find(guest.more, name) != guest.more.end();
@@ -54,10 +53,10 @@ RunningGuest::RunningGuest(const Guest& guest, Subprocess::Config streams) {
     add({"--root", guest_file(guest.kernel, "root")});
   }
   if (!has_option(guest, "--timeout")) {
-    add({"--timeout", std::to_string(kVmLimit.count()) + "s"});
+    add({"--timeout", std::to_string(guest.limit.count()) + "s"});
   }
   streams.command.insert(streams.command.end(), guest.more.begin(), guest.more.end());
-  streams.deadline = kProcessLimit;
+  streams.deadline = guest.limit + kGrace;
   process_ = std::make_unique<Subprocess>(std::move(streams));
 }
 

@@ -23,6 +23,8 @@ struct Guest {
   /// For its sh, beside the root; its status is the VM's exit code. With it comes martlet.test=script.
   std::string script{};
   bool with_root = true;  ///< give it its root by --root
+  /// In the lab a boot takes 5 s on idle cores; on busy ones, many times that.
+  std::chrono::seconds limit{150};
 };
 
 /// "cloud-6.1 vmlinuz, 2 CPUs, …"

@@ -125,7 +125,10 @@ std::size_t hvc_bytes() {
 
 TEST(VirtioConsole, Hvc0CarriesBinaryBothWays) {
   const TempDir directory;
-  carries_binary(hvc_bytes(), "/dev/hvc0", {.more = {"--console", "socket=" + directory.file("hvc")}},
+  constexpr std::chrono::seconds kPerMib{30};
+  carries_binary(hvc_bytes(), "/dev/hvc0",
+                 {.more = {"--console", "socket=" + directory.file("hvc")},
+                  .limit = std::chrono::seconds{150} + kPerMib * (hvc_bytes() / kMiB)},
                  directory.file("hvc"));
 }
 
