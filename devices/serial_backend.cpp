@@ -23,31 +23,15 @@ std::span<const std::byte> as_bytes(const std::string& text) { return std::as_by
 
 SerialBackend::SerialBackend(EventLoop& loop, const SerialTarget& target, Hooks hooks)
     : loop_{loop}, hooks_{std::move(hooks)}, timer_{loop, [this] { tick(); }} {
-  using Kind = SerialTarget::Kind;
-  switch (target.kind) {
-    case Kind::Stdio:
-      name_ = "stdout";
-      input_ = HostStream::shared(STDIN_FILENO, HostStream::Direction::In);
-      output_ = HostStream::shared(STDOUT_FILENO, HostStream::Direction::Out);
-      job_controlled_ = ::isatty(STDIN_FILENO) == 1;
-      break;
-    case Kind::Null:
-      break;
-    case Kind::Pty:
-      pty_ = open_pty();
-      name_ = pty_.path;
-      input_ = HostStream{duplicate(pty_.master.get())};
-      output_ = HostStream{std::move(pty_.master)};
-      break;
-    case Kind::File:
-      name_ = target.path;  // O_NONBLOCK: a FIFO that nobody reads is refused here, and does not block later
-      output_ = HostStream{open_file(target.path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY, 0666)};
-      break;
-    case Kind::Socket:
-      name_ = target.path;
-      listener_.emplace(target.path);
-      loop_.watch(listener_->fd(), EPOLLIN, [this](std::uint32_t) { accept_client(); });
-      break;
+  auto ends = open_ends(target);
+  name_ = std::move(ends.name);
+  pty_ = std::move(ends.pty);
+  input_ = std::move(ends.input);
+  output_ = std::move(ends.output);
+  job_controlled_ = ends.job_controlled;
+  if (target.kind == SerialTarget::Kind::Socket) {
+    listener_.emplace(target.path);
+    loop_.watch(listener_->fd(), EPOLLIN, [this](std::uint32_t) { accept_client(); });
   }
   loop_.watch(wake_.get(), EPOLLIN, [this](std::uint32_t) { woken(); });
 }

@@ -81,6 +81,35 @@ bool is_stale(const std::string& path, const sockaddr_un& address) {
 
 }  // namespace
 
+HostEnds open_ends(const SerialTarget& target) {
+  using Kind = SerialTarget::Kind;
+  HostEnds ends;
+  switch (target.kind) {
+    case Kind::Stdio:
+      ends.name = "stdout";
+      ends.input = HostStream::shared(STDIN_FILENO, HostStream::Direction::In);
+      ends.output = HostStream::shared(STDOUT_FILENO, HostStream::Direction::Out);
+      ends.job_controlled = ::isatty(STDIN_FILENO) == 1;
+      break;
+    case Kind::Null:
+      break;
+    case Kind::Pty:
+      ends.pty = open_pty();
+      ends.name = ends.pty.path;
+      ends.input = HostStream{duplicate(ends.pty.master.get())};
+      ends.output = HostStream{std::move(ends.pty.master)};
+      break;
+    case Kind::File:
+      ends.name = target.path;  // O_NONBLOCK: a FIFO that nobody reads is refused here, and does not block later
+      ends.output = HostStream{open_file(target.path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY, 0666)};
+      break;
+    case Kind::Socket:
+      ends.name = target.path;
+      break;
+  }
+  return ends;
+}
+
 UnixListener::UnixListener(std::string path) : path_{std::move(path)}, socket_{unix_socket()} {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;

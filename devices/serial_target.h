@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "devices/host_stream.h"
 #include "vmm/base/fd.h"
 
 namespace martlet {
@@ -32,6 +33,17 @@ struct Pty {
   std::string path;  ///< the slave's
 };
 [[nodiscard]] Pty open_pty();
+
+/// Where bytes go to and come from, each end empty when there is none.
+struct HostEnds {
+  std::string name;  ///< of where output goes, for people
+  Pty pty;           ///< its master moved into `output`
+  HostStream input;
+  HostStream output;
+  bool job_controlled = false;  ///< the input may be our controlling terminal
+};
+/// Opens what `target` names, but for a socket, whose clients come later. Throws HostError.
+[[nodiscard]] HostEnds open_ends(const SerialTarget& target);
 
 /// A listening Unix socket whose file goes when this does.
 class UnixListener {

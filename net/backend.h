@@ -18,6 +18,13 @@ enum Offload : std::uint32_t {
   kUso = 1U << 5U,
 };
 
+/// Whether vhost-net, in the host's kernel, carries the frames.
+enum class Vhost {
+  Auto,  ///< if the host has it
+  On,    ///< or refuse to start
+  Off,
+};
+
 /// Carries Ethernet frames between a virtio-net device and the world: a TAP, a user-mode network, a capture
 /// around another backend. Used by one thread, and it never blocks.
 ///

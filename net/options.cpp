@@ -25,7 +25,6 @@ NetOptions parse_net(std::string_view text) {
   if (const auto queues = options.take_number("queues", {.min = 1, .max = kMaxNetPairs})) {
     net.queues = static_cast<std::uint16_t>(*queues);
   }
-  using Vhost = NetOptions::Vhost;
   if (const auto vhost =
           options.take_choice<Vhost>("vhost", {{"auto", Vhost::Auto}, {"on", Vhost::On}, {"off", Vhost::Off}})) {
     net.vhost = *vhost;

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "net/backend.h"
 #include "net/mac.h"
 
 namespace martlet {
@@ -20,11 +21,6 @@ struct NetOptions {
   /// What the guest is told (VIRTIO_NET_F_MTU) to use at most. Without one: the backend's.
   std::optional<std::uint16_t> mtu{};
   std::uint16_t queues = 1;  ///< pairs; a guest uses one each vCPU at most
-  enum class Vhost {
-    Auto,  ///< if the host has it
-    On,    ///< or refuse to start
-    Off,
-  };
   Vhost vhost = Vhost::Auto;
   /// Bytes a second each way, and how many may go at once after a pause; 0: no limit. Martlet counts them
   /// itself, so a limit keeps vhost-net out.

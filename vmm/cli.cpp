@@ -25,7 +25,7 @@ constexpr std::string_view kRunFooter = R"(Examples:
   martlet run bzImage --root ./tests --timeout 60s --result verdict.json </dev/null
   make bzImage && git bisect run martlet run arch/x86/boot/bzImage --root ./tests --timeout 2m
 
-Unless -a says otherwise, the kernel gets console=ttyS0 and panic=-1.
+Unless -a says otherwise, the kernel gets panic=-1 and console=ttyS0 (or hvc0, with --console).
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
 SIGINT or SIGTERM presses the power button; a second one ends the VM.
 SIGWINCH: the terminal, or a disk's image, has another size now.

@@ -21,26 +21,13 @@ static_assert(layout::kPciIrqs.size() == PciHost::kGsiCount && layout::kPciIrqs[
               layout::kPciIrqs[0] == PciHost::gsi(0));
 static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
-virtio::Net::Options::Vhost vhost_of(NetOptions::Vhost wanted) {
-  using Vhost = virtio::Net::Options::Vhost;
-  switch (wanted) {
-    case NetOptions::Vhost::On:
-      return Vhost::On;
-    case NetOptions::Vhost::Off:
-      return Vhost::Off;
-    case NetOptions::Vhost::Auto:
-      break;
-  }
-  return Vhost::Auto;
-}
-
 std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
   const auto mac = options.mac ? *options.mac : random_mac();
   return std::make_unique<virtio::Net>(loop, open_backend(options, mac),
                                        virtio::Net::Options{.mac = mac,
                                                             .mtu = options.mtu.value_or(0),
                                                             .limits = {.bytes = options.rate, .burst = options.burst},
-                                                            .vhost = vhost_of(options.vhost),
+                                                            .vhost = options.vhost,
                                                             .memory = &memory});
 }
 

@@ -45,7 +45,7 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
     pairs_.push_back({.receiver{*backend_, pair, receive_pace_, statistics_.received},
                       .transmitter{*backend_, pair, transmit_pace_, statistics_.sent}});
   }
-  if (options.vhost != Options::Vhost::Off && options.memory != nullptr && !options.limits.any()) {
+  if (options.vhost != Vhost::Off && options.memory != nullptr && !options.limits.any()) {
     open_vhost(options);
   }
   loop_.watch(again_.get(), EPOLLIN, [this](std::uint32_t) {

@@ -27,9 +27,8 @@ class Net final : public VirtioDevice {
  public:
   struct Options {
     std::array<std::uint8_t, 6> mac{};
-    std::uint16_t mtu = 0;  ///< what the guest is told; 0: the backend's
-    RateLimits limits{};    ///< each way; any limit keeps vhost-net out
-    enum class Vhost { Off, Auto, On };
+    std::uint16_t mtu = 0;                ///< what the guest is told; 0: the backend's
+    RateLimits limits{};                  ///< each way; any limit keeps vhost-net out
     Vhost vhost = Vhost::Off;             ///< with On the host must have it
     const GuestMemory* memory = nullptr;  ///< what vhost-net is given; outlives the device
   };

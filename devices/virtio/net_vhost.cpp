@@ -21,7 +21,7 @@ void Net::open_vhost(const Options& options) {
       for (auto& other : pairs_) {
         other.vhost.reset();
       }
-      if (options.vhost == Options::Vhost::On) {
+      if (options.vhost == Vhost::On) {
         throw HostError{VhostNet::kMissing};
       }
       return;

@@ -14,7 +14,7 @@ TEST(NetOptions, SayWhereTheCardLeads) {
   EXPECT_EQ(bridge.mac, (MacAddress{0x52, 0x54, 0x00, 0xab, 0xcd, 0xef}));
   EXPECT_EQ(bridge.mtu, 9000);
   EXPECT_EQ(bridge.queues, 2);
-  EXPECT_EQ(bridge.vhost, NetOptions::Vhost::On);
+  EXPECT_EQ(bridge.vhost, Vhost::On);
   const auto tap = parse_net("tap=tap0,rate=10M,burst=64K");
   EXPECT_EQ(tap.tap, "tap0");
   EXPECT_EQ(tap.rate, 10U << 20U);

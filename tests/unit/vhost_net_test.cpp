@@ -20,8 +20,6 @@
 namespace martlet::virtio {
 namespace {
 
-using Vhost = Net::Options::Vhost;
-
 TEST(VhostNet, IsDoneWithoutOrMissedByName) {
   if (::access("/dev/vhost-net", F_OK) == 0) {
     GTEST_SKIP() << "/dev/vhost-net is there";
