@@ -139,7 +139,8 @@ TEST_F(Dispatch, WhatIsNoAccessIsTheCallers) {
     EXPECT_FALSE(ending.detail.empty());
   }
   page.run.exit_reason = KVM_EXIT_INTR;
-  EXPECT_TRUE(dispatcher.dispatch(decode(page.run)));
+  EXPECT_FALSE(dispatcher.dispatch(decode(page.run))) << "a kick is no access";
+  EXPECT_EQ(dispatcher.counts().interrupted, 1U);
 }
 
 TEST_F(Dispatch, SystemEventsEndTheVmByTheirName) {

@@ -87,7 +87,6 @@ bool Dispatcher::dispatch(const Exit& exit) noexcept {
   }
   if (std::holds_alternative<Interrupted>(exit)) {
     ++counts_.interrupted;
-    return true;
   }
   return false;
 }

@@ -78,7 +78,7 @@ class Dispatcher {
  public:
   explicit Dispatcher(const Buses& buses) : buses_{&buses}, counts_{buses} {}
 
-  /// Serves an access: true. An exit that is no access: false, and it is the caller's.
+  /// Serves an access: true. Any other exit, a kick too: false, and it is the caller's.
   /// A read that nobody answers gives all ones, as an empty bus does.
   [[nodiscard]] bool dispatch(const Exit& exit) noexcept;
 

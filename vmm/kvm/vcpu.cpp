@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <variant>
 
 #include "vmm/base/error.h"
 
@@ -48,8 +49,18 @@ void Vcpu::run(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& sto
     const Exit exit = enter();
     coalesced.drain();
     if (!dispatcher.dispatch(exit)) {
-      stop.request(ending_of(exit, index_));
+      attend(exit, stop);
     }
+  }
+}
+
+/// An exit that is no access. After Interrupted no access is under way any more: KVM_RUN completes one first.
+void Vcpu::attend(const Exit& exit, StopLine& stop) noexcept {
+  const auto* const debug = std::get_if<Debug>(&exit);
+  if (std::holds_alternative<Interrupted>(exit) || (debug != nullptr && brake_.pull_at(debug->arch))) {
+    brake_.rest(stop);
+  } else {
+    stop.request(ending_of(exit, index_));
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "vmm/base/ending.h"
 #include "vmm/base/fd.h"
+#include "vmm/kvm/brake.h"
 #include "vmm/kvm/coalesced.h"
 #include "vmm/kvm/exit.h"
 #include "vmm/kvm/system.h"
@@ -14,7 +15,7 @@
 namespace martlet {
 
 /// One vCPU. Only the thread that owns it calls run(); any other may only prepare it before that
-/// thread starts, and kick it while that thread runs.
+/// thread starts, kick it while that thread runs, and look at it while it is at rest (see Brake).
 class Vcpu {
  public:
   /// `index` is also the vCPU's APIC id.
@@ -35,13 +36,18 @@ class Vcpu {
   /// signals the thread, and so cannot be lost between the thread's last look and its KVM_RUN.
   void set_immediate_exit() noexcept;
 
+  /// Stops it between two instructions.
+  [[nodiscard]] Brake& brake() noexcept { return brake_; }
+
  private:
   [[nodiscard]] Exit enter() noexcept;
+  void attend(const Exit& exit, StopLine& stop) noexcept;
 
   int index_;
   Fd fd_;
   std::span<std::byte> mapping_;
   kvm_run* run_;
+  Brake brake_;
 };
 
 }  // namespace martlet
