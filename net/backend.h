@@ -57,6 +57,9 @@ class NetBackend {
   /// A descriptor that vhost-net may take `pair`'s frames from, by itself; -1 when they must come by here.
   [[nodiscard]] virtual int vhost_fd(std::uint16_t /*pair*/) const noexcept { return -1; }
 
+  /// The descriptor that is readable when the link may have gone up or down; -1: it is up for good.
+  [[nodiscard]] virtual int link_fd() const noexcept { return -1; }
+
   // --- As the driver asks.
 
   /// Received frames may need these from now on, a subset of offloads(). False when the host refuses.
@@ -64,6 +67,9 @@ class NetBackend {
   /// Frames come and go by the first `count` pairs from now on; the others' descriptors are not to be
   /// watched. 1 at first. False when the host refuses: nothing has changed then.
   [[nodiscard]] virtual bool enable_pairs(std::uint16_t count) noexcept = 0;
+
+  /// Whether the link is up; to be asked when link_fd() says so.
+  [[nodiscard]] virtual bool refresh_link() noexcept { return true; }
 
   // --- Frames. The bytes that went, or a negative errno: EAGAIN says "not now", see fd(); ENODEV that no
   // frame will ever come again (the link is down for good); others that this frame is lost.

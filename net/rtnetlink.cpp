@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <utility>
 #include <vector>
 
 #include "vmm/base/error.h"
@@ -15,6 +16,8 @@ namespace martlet {
 namespace {
 
 constexpr std::size_t kAnswer = 32768;  // libmnl(7): what fits any answer
+// Up and with carrier: IFF_LOWER_UP of <linux/if.h>, which does not go with <net/if.h>.
+constexpr unsigned kLowerUp = 1U << 16U;
 
 /// A netlink message under construction; ours are small.
 class Message {
@@ -89,7 +92,7 @@ Link read_link(const nlmsghdr* message) {
 
 }  // namespace
 
-void Rtnetlink::Close::operator()(mnl_socket* socket) const noexcept { mnl_socket_close(socket); }
+void CloseSocket::operator()(mnl_socket* socket) const noexcept { mnl_socket_close(socket); }
 
 Rtnetlink::Rtnetlink() : socket_{mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC)} {
   if (!socket_ || mnl_socket_bind(socket_.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
@@ -174,6 +177,48 @@ int Rtnetlink::forbid_ipv6_address(int index) {
   mnl_attr_nest_end(message.header(), inet6);
   mnl_attr_nest_end(message.header(), families);
   return request(message.header(), [](const nlmsghdr*) {});
+}
+
+LinkWatch::LinkWatch(int index)
+    : index_{index}, socket_{mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK)} {
+  if (!socket_ || mnl_socket_bind(socket_.get(), RTMGRP_LINK, MNL_SOCKET_AUTOPID) < 0 || ask() != 0) {
+    fail_errno(errno, "rtnetlink: cannot follow the state of network interfaces");
+  }
+}
+
+int LinkWatch::fd() const noexcept { return mnl_socket_get_fd(socket_.get()); }
+
+int LinkWatch::ask() noexcept {
+  Message message{RTM_GETLINK, 0};
+  message.link().ifi_index = index_;
+  return mnl_socket_sendto(socket_.get(), message.header(), message.header()->nlmsg_len) < 0 ? errno : 0;
+}
+
+bool LinkWatch::refresh() noexcept {
+  const auto read = [](const nlmsghdr* message, void* self) {
+    auto& watch = *static_cast<LinkWatch*>(self);
+    if (message->nlmsg_type == RTM_NEWLINK && mnl_nlmsg_get_payload_len(message) >= sizeof(ifinfomsg)) {
+      const auto* const info = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
+      if (info->ifi_index == watch.index_) {
+        watch.up_ = (info->ifi_flags & kLowerUp) != 0;
+      }
+    }
+    return MNL_CB_OK;
+  };
+  bool lost = false;
+  for (;;) {
+    std::array<char, kAnswer> buffer;
+    const auto got = mnl_socket_recvfrom(socket_.get(), buffer.data(), buffer.size());
+    if (got > 0) {
+      [[maybe_unused]] const int others = mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), 0, 0, read, this);
+    } else if (got < 0 && errno == ENOBUFS) {
+      lost = true;  // more than the socket holds, which has room for an answer when it is empty again
+    } else if (got == 0 || errno != EINTR) {
+      if (!std::exchange(lost, false) || ask() != 0) {
+        return up_;
+      }
+    }
+  }
 }
 
 }  // namespace martlet

@@ -11,6 +11,10 @@ struct mnl_socket;
 
 namespace martlet {
 
+struct CloseSocket {
+  void operator()(mnl_socket* socket) const noexcept;
+};
+
 /// A network interface as the kernel tells of it.
 struct Link {
   int index = 0;
@@ -44,16 +48,31 @@ class Rtnetlink {
   [[nodiscard]] int forbid_ipv6_address(int index);
 
  private:
-  struct Close {
-    void operator()(mnl_socket* socket) const noexcept;
-  };
-
   /// Sends `message` and gives each answer to `reader`. 0, or the errno that the kernel answered.
   template <class Reader>
   int request(void* message, Reader reader);
 
-  std::unique_ptr<mnl_socket, Close> socket_;
+  std::unique_ptr<mnl_socket, CloseSocket> socket_;
   unsigned sequence_ = 0;
+};
+
+/// Hears of one interface of this process's network namespace being set up or down, or losing its carrier.
+class LinkWatch {
+ public:
+  explicit LinkWatch(int index);  ///< Throws HostError.
+
+  /// Readable when there is news; at first there is.
+  [[nodiscard]] int fd() const noexcept;
+  /// Takes the news: whether frames can pass. An interface that left the namespace is as it was last.
+  [[nodiscard]] bool refresh() noexcept;
+
+ private:
+  /// The answer is news like any other. 0 or errno.
+  int ask() noexcept;
+
+  int index_;
+  bool up_ = true;
+  std::unique_ptr<mnl_socket, CloseSocket> socket_;
 };
 
 }  // namespace martlet

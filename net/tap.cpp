@@ -14,7 +14,6 @@
 #include <system_error>
 #include <utility>
 
-#include "net/rtnetlink.h"
 #include "vmm/base/error.h"
 
 namespace martlet {
@@ -157,6 +156,7 @@ std::unique_ptr<Tap> Tap::open(const Wanted& wanted) {
     }
   }
   tap->mtu_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(link->mtu, 65535));
+  tap->link_.emplace(link->index);
   tap->configure();
   return tap;
 }
@@ -185,6 +185,7 @@ std::unique_ptr<Tap> Tap::inherit(int fd) {
   // It may lead into another network namespace, where its name says nothing here: then the MTU is a guess.
   if (const auto link = Rtnetlink{}.find(tap->name_); link && link->kind == "tun") {
     tap->mtu_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(link->mtu, 65535));
+    tap->link_.emplace(link->index);
   }
   tap->configure();
   return tap;
@@ -228,6 +229,7 @@ std::unique_ptr<Tap> Tap::on_bridge(const Port& port) {
     fail_to_make(port.bridge, error);
   }
   tap->mtu_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(bridge->mtu, 65535));
+  tap->link_.emplace(link->index);
   return tap;
 }
 

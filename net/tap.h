@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "net/backend.h"
 #include "net/options.h"
+#include "net/rtnetlink.h"
 #include "vmm/base/fd.h"
 
 namespace martlet {
@@ -41,6 +43,8 @@ class Tap final : public NetBackend {
   [[nodiscard]] std::uint16_t mtu() const noexcept override { return mtu_; }
   [[nodiscard]] int fd(std::uint16_t pair) const noexcept override { return queues_.at(pair).get(); }
   [[nodiscard]] int vhost_fd(std::uint16_t pair) const noexcept override { return fd(pair); }
+  [[nodiscard]] int link_fd() const noexcept override { return link_ ? link_->fd() : -1; }
+  [[nodiscard]] bool refresh_link() noexcept override { return !link_ || link_->refresh(); }
   [[nodiscard]] bool set_offloads(std::uint32_t offloads) noexcept override;
   [[nodiscard]] bool enable_pairs(std::uint16_t count) noexcept override;
   [[nodiscard]] std::ptrdiff_t receive(std::uint16_t pair, std::span<const iovec> into) noexcept override;
@@ -53,6 +57,7 @@ class Tap final : public NetBackend {
 
   std::string name_;
   std::vector<Fd> queues_;
+  std::optional<LinkWatch> link_;  // where the interface is in our namespace
   std::uint16_t enabled_ = 1;
   std::uint32_t offloads_ = 0;
   std::uint16_t mtu_ = 1500;

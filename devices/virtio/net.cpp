@@ -56,6 +56,10 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
   for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
     loop_.watch(backend_->fd(pair), 0, [this, pair](std::uint32_t events) { ready(pair, events); });
   }
+  if (backend_->link_fd() >= 0) {
+    loop_.watch(backend_->link_fd(), EPOLLIN,
+                [this](std::uint32_t) { set_link(backend_->refresh_link() ? Link::Up : Link::Down); });
+  }
 }
 
 Net::~Net() {
@@ -249,6 +253,7 @@ void Net::backend_gone() noexcept {
   for (std::uint16_t pair = 0; pair < pairs_.size(); ++pair) {
     loop_.unwatch(backend_->fd(pair));
   }
+  loop_.unwatch(backend_->link_fd());
   set_link(Link::Down);
 }
 

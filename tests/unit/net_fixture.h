@@ -41,7 +41,13 @@ class FakeBackend final : public NetBackend {
   std::uint16_t enabled = 1;
   bool full = false;
   bool gone = false;
+  bool link_up = true;
+  Fd link_changed = make_eventfd();
 
+  void plug(bool up) {
+    link_up = up;
+    signal_eventfd(link_changed.get());
+  }
   void push(Frame frame, std::uint16_t pair = 0) {
     pairs_[pair].to_guest.push_back(std::move(frame));
     signal_eventfd(pairs_[pair].ready.get());
@@ -50,6 +56,11 @@ class FakeBackend final : public NetBackend {
   [[nodiscard]] std::uint16_t pairs() const noexcept override { return static_cast<std::uint16_t>(pairs_.size()); }
   [[nodiscard]] std::uint32_t offloads() const noexcept override { return offered; }
   [[nodiscard]] std::uint16_t mtu() const noexcept override { return 1500; }
+  [[nodiscard]] int link_fd() const noexcept override { return link_changed.get(); }
+  [[nodiscard]] bool refresh_link() noexcept override {
+    drain_counter(link_changed.get());
+    return link_up;
+  }
   [[nodiscard]] int fd(std::uint16_t pair) const noexcept override { return pairs_[pair].ready.get(); }
   [[nodiscard]] bool set_offloads(std::uint32_t bits) noexcept override {
     wanted = bits;

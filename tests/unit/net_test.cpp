@@ -265,14 +265,15 @@ TEST_P(NetRings, ACableComesOutAndInAgain) {
   NetBench bench{setup(kNetMergeableBuffers | kNetStatus)};
   bench.start_all();
   bench.offer(2000, 2);
-  bench.on_loop([&] { bench.net->set_link(Net::Link::Down); });
+  bench.on_loop([&] { bench.backend->plug(false); });
+  bench.settle();
   EXPECT_EQ(bench.driver.config_changes(), 1U);
   bench.send({}, payload(100));
   EXPECT_TRUE(bench.driver.take_used(1));
   EXPECT_TRUE(bench.sent().empty());
   bench.push(with_header({}, payload(100)));
   EXPECT_FALSE(bench.driver.take_used(0));
-  bench.on_loop([&] { bench.net->set_link(Net::Link::Up); });
+  bench.on_loop([&] { bench.backend->plug(true); });
   bench.settle();
   EXPECT_EQ(frame_of(bench.take()), payload(100));
   bench.send({}, payload(100));

@@ -324,5 +324,37 @@ TEST(Tap, OneThatIsDeletedSaysSo) {
   });
 }
 
+TEST(Tap, ItsLinkIsTheInterfaces) {
+  in_namespace([] {
+    run("ip tuntap add dev mine mode tap && ip link add br0 type bridge");
+    const auto tap = Tap::open({.name = "mine"});
+    const auto news = [&] {
+      pollfd ready{.fd = tap->link_fd(), .events = POLLIN, .revents = 0};
+      return ::poll(&ready, 1, 5000) == 1;
+    };
+    const auto becomes = [&](bool up) {
+      while (news()) {
+        if (tap->refresh_link() == up) {
+          return true;
+        }
+      }
+      return false;
+    };
+    EXPECT_TRUE(becomes(true));
+    run("ip link set br0 up");  // another's news
+    EXPECT_TRUE(becomes(true));
+    for (const std::string how : {"down", "carrier off"}) {
+      run("ip link set mine " + how);
+      EXPECT_TRUE(becomes(false)) << how;
+      run("ip link set mine " + (how == "down" ? std::string{"up"} : "carrier on"));
+      EXPECT_TRUE(becomes(true)) << how;
+    }
+    // More than fits the socket: what is lost is asked for.
+    run("for i in $(seq 1000); do echo link set br0 down; echo link set br0 up; done | ip -batch -");
+    run("ip link set mine down");
+    EXPECT_TRUE(becomes(false));
+  });
+}
+
 }  // namespace
 }  // namespace martlet
