@@ -28,7 +28,7 @@ constexpr std::string_view kRunFooter = R"(Examples:
 Unless -a says otherwise, the kernel gets panic=-1 and console=ttyS0 (or hvc0, with --console).
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
 SIGINT or SIGTERM presses the power button; a second one ends the VM.
-SIGWINCH: the terminal, or a disk's image, has another size now.
+SIGWINCH: the terminal, or a disk's image, has another size now. SIGUSR2: print statistics now.
 
 Exit code:
   the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4)
@@ -213,7 +213,12 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->add_option("--result", run.result_file, "Write the exact verdict to FILE, as JSON")
       ->type_name("FILE")
       ->group("Verdict");
-  run_app->add_flag("--stats", run.stats, "Print exits per device and start-up times when the VM ends")
+  run_app->add_flag("--stats", run.stats, "Print exits per device, and how long they took, when the VM ends")
+      ->group("Verdict");
+  run_app
+      ->add_option("--trace", run.trace_file,
+                   "Write the start, the boot's milestones, exits and queue turns to FILE, for Perfetto")
+      ->type_name("FILE")
       ->group("Verdict");
 
   auto* check_app = top.add_subcommand("check", "Tell what this host can do, and the fix for what it can't");

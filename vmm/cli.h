@@ -12,6 +12,7 @@ namespace martlet {
 struct RunCommand {
   Config config;
   std::optional<std::string> result_file;
+  std::optional<std::string> trace_file;
   bool stats = false;
 };
 /// martlet check

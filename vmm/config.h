@@ -38,6 +38,8 @@ struct Config {
   bool rng = false;
   Transport transport = Transport::Pci;
   std::optional<std::chrono::milliseconds> timeout;
+  std::size_t recorded_exits = 0;  ///< of each vCPU, how many of its last exits are kept for people
+  bool recorded_queues = false;    ///< and each turn of a virtio queue
 };
 
 /// How many virtio devices the machine has.

@@ -80,6 +80,9 @@ struct Machine::Cpu {
 Machine::Machine(const Config& config, StartClock& clock, std::function<void(std::span<const std::byte>)> typed)
     : memory_{checked_ram_ranges(config.memory), config.backing},
       vm_{system_},
+      recorder_{config.recorded_exits == 0 ? nullptr
+                                           : std::make_unique<FlightRecorder>(FlightRecorder::Options{
+                                                 .exits = config.recorded_exits, .queues = config.recorded_queues})},
       serial_{loop_,
               config.serial,
               {.busy = [this](bool busy) { pace_transmitter(busy); },
@@ -96,6 +99,9 @@ Machine::Machine(const Config& config, StartClock& clock, std::function<void(std
   buses_.ports.freeze();
   buses_.mmio.freeze();
   clock.mark("KVM: memory, interrupts, devices");
+  if (recorder_) {
+    recorder_->watch_cpus(buses_, cpus);
+  }
   create_cpus(cpus);
   if (kernel.mode == EntryMode::Linux64) {
     enter_linux64(cpus_.front()->vcpu, memory_, kernel.entry);
@@ -153,7 +159,8 @@ void Machine::attach_virtio(const Config& config, std::function<void(std::span<c
                                       [this](std::string_view what) {
                                         stop_.request({.kind = Ending::Kind::HostError, .detail = std::string{what}});
                                       },
-                                  .console = std::move(hooks)});
+                                  .console = std::move(hooks),
+                                  .recorder = recorder_.get()});
   if (shared) {
     input_switch_.emplace(virtio_->console()->port(), uart_);
     serial_.connect(*input_switch_);
@@ -188,6 +195,9 @@ void Machine::pace_transmitter(bool busy) {
 }
 
 void Machine::watch_console(ConsoleWatch& watch, std::span<const std::byte> output) {
+  if (recorder_) {
+    recorder_->console_output(output);
+  }
   watch.feed(output);
   if (watch.panic_is_over()) {  // without a reset to follow: panic=0
     stop_.request({.kind = Ending::Kind::Panic, .detail = *watch.panic()});
@@ -255,14 +265,24 @@ std::vector<std::string> Machine::troubles() {
 
 Ending Machine::run() {
   loop_.watch(stop_.fd(), EPOLLIN, [this](std::uint32_t) { loop_.stop(); });
+  if (recorder_) {
+    recorder_->guest_starts();
+  }
   try {
+    std::vector<Standstill::Cpu> cpus;
     for (auto& cpu : cpus_) {
-      cpu->thread.emplace(cpu->vcpu, [this, cpu = cpu.get()] { cpu->vcpu.run(cpu->dispatcher, *coalesced_, stop_); });
+      auto* const recorder = recorder_ ? &recorder_->cpu(cpus.size()) : nullptr;
+      cpu->thread.emplace(cpu->vcpu, [this, cpu = cpu.get(), recorder] {
+        cpu->vcpu.run(cpu->dispatcher, *coalesced_, stop_, recorder);
+      });
+      cpus.push_back({.vcpu = &cpu->vcpu, .thread = &*cpu->thread});
     }
+    standstill_.emplace(loop_, std::move(cpus));
     loop_.run();
   } catch (const HostError& error) {  // the host failed us in mid-run: the vCPUs stop all the same
     stop_.request({.kind = Ending::Kind::HostError, .detail = error.what()});
   }
+  standstill_.reset();  // whoever rests goes on, to his end
   for (auto& cpu : cpus_) {
     if (cpu->thread) {
       cpu->thread->kick();
@@ -289,6 +309,15 @@ Ending Machine::run() {
   return ending;
 }
 
+void Machine::look(std::function<void()> look) {
+  if (standstill_) {
+    standstill_->ask([this, look = std::move(look)] {
+      look();
+      standstill_->release();
+    });
+  }
+}
+
 std::string Machine::statistics() {
   std::uint64_t exits = 0;
   std::uint64_t interrupted = 0;
@@ -312,6 +341,9 @@ std::string Machine::statistics() {
   };
   add(buses_.ports, &ExitCounts::ports, "other ports");
   add(buses_.mmio, &ExitCounts::mmio, "other MMIO");
+  if (recorder_) {
+    text += "time in user space, by exit:\n" + recorder_->table();
+  }
   text += "KVM's counters:\n";
   std::vector<KvmCounter> totals = read_kvm_counters(vm_.fd());
   for (auto& cpu : cpus_) {

@@ -20,11 +20,13 @@
 #include "vmm/base/guest_memory.h"
 #include "vmm/config.h"
 #include "vmm/debug/console_watch.h"
+#include "vmm/flight_recorder.h"
 #include "vmm/input_switch.h"
 #include "vmm/kvm/coalesced.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/kvm/vm.h"
+#include "vmm/standstill.h"
 #include "vmm/start_clock.h"
 #include "vmm/virtio_devices.h"
 
@@ -70,8 +72,13 @@ class Machine {
   /// What went wrong with the consoles, a line each. After run().
   [[nodiscard]] std::vector<std::string> troubles();
 
-  /// Exits and KVM's own counters, for people. After run().
+  /// Stops all vCPUs, calls `look` and lets them go on. On the loop's thread, inside run().
+  void look(std::function<void()> look);
+
+  /// Exits and KVM's own counters, for people. After run(), or inside look().
   [[nodiscard]] std::string statistics();
+  /// Null unless the configuration asks for one. Its contents: after run(), or inside look().
+  [[nodiscard]] const FlightRecorder* recorder() const noexcept { return recorder_.get(); }
 
  private:
   struct Cpu;
@@ -88,6 +95,7 @@ class Machine {
   Vm vm_;
   StopLine stop_;
   EventLoop loop_;
+  std::unique_ptr<FlightRecorder> recorder_;  // null: nobody wants to know
   ConsoleWatch serial_watch_;
   ConsoleWatch hvc_watch_;
 
@@ -110,6 +118,7 @@ class Machine {
   std::optional<InputSwitch> input_switch_;  // when stdin is for whichever console listens
   std::unique_ptr<CoalescedWrites> coalesced_;
   std::vector<std::unique_ptr<Cpu>> cpus_;
+  std::optional<Standstill> standstill_;  // inside run()
   std::uint64_t unread_ = 0;
 };
 

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "vmm/base/error.h"
+#include "vmm/debug/trace.h"
 #include "vmm/debug/verdict.h"
 #include "vmm/machine.h"
 #include "vmm/signals.h"
@@ -32,12 +33,35 @@ void say(std::string_view text) {
   fmt::print(stderr, "martlet: {}{}\n", text, ::isatty(STDERR_FILENO) == 1 ? "\r" : "");
 }
 
-void print_statistics(Machine& machine, const StartClock& clock) {
-  for (const auto& phase : clock.phases()) {
-    fmt::print(stderr, "start: {:<34}  {:>8.0f} us of CPU\n", phase.name,
-               std::chrono::duration<double, std::micro>{phase.cpu}.count());
+constexpr std::size_t kExitsKept = 1000;
+constexpr std::size_t kExitsTraced = std::size_t{1} << 18U;  // of each vCPU: 12 MiB
+
+/// The machine's configuration with what the command line asks to be kept of its run.
+Config with_recording(const RunCommand& command) {
+  auto config = command.config;
+  if (command.trace_file) {
+    config.recorded_exits = kExitsTraced;
+    config.recorded_queues = true;
+  } else if (command.stats) {
+    config.recorded_exits = kExitsKept;
   }
-  fmt::print(stderr, "{}", machine.statistics());
+  return config;
+}
+
+/// While the guest runs a terminal may be raw, and needs its \r.
+void print_statistics(Machine& machine, const StartClock& clock) {
+  std::string text;
+  for (const auto& phase : clock.phases()) {
+    text += fmt::format("start: {:<34}  {:>8.0f} us of CPU\n", phase.name,
+                        std::chrono::duration<double, std::micro>{phase.cpu}.count());
+  }
+  text += machine.statistics();
+  if (::isatty(STDERR_FILENO) == 1) {
+    for (std::size_t at = 0; (at = text.find('\n', at)) != std::string::npos; at += 2) {
+      text.insert(at, 1, '\r');
+    }
+  }
+  fmt::print(stderr, "{}", text);
 }
 
 void follow_terminal_size(Machine& machine) {
@@ -48,9 +72,13 @@ void follow_terminal_size(Machine& machine) {
 }
 
 /// The first SIGINT or SIGTERM presses the power button, the second ends the VM. SIGWINCH says that a size has
-/// changed: the terminal's, or that of a disk's image.
-void handle_signals(SignalWatch& signals, Machine& machine) {
-  signals.deliver(machine.loop(), [&machine, asked = false](int signal) mutable {
+/// changed: the terminal's, or that of a disk's image. SIGUSR2 asks for statistics.
+void handle_signals(SignalWatch& signals, Machine& machine, const StartClock& clock) {
+  signals.deliver(machine.loop(), [&machine, &clock, asked = false](int signal) mutable {
+    if (signal == SIGUSR2) {
+      machine.look([&machine, &clock] { print_statistics(machine, clock); });
+      return;
+    }
     if (signal == SIGWINCH) {
       follow_terminal_size(machine);
       machine.resize_disks();
@@ -103,8 +131,12 @@ Ending run_on_terminal(Machine& machine, const Config& config) {
 }
 
 Ending run_machine(const RunCommand& command, StartClock& clock) {
-  const auto& config = command.config;
-  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+  const auto config = with_recording(command);
+  std::optional<TraceFile> trace;
+  if (command.trace_file) {
+    trace.emplace(*command.trace_file);
+  }
+  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGUSR2};
   EscapeFilter filter;
   Machine* typed_at = nullptr;  // nothing is typed before the loop runs
   std::function<void(std::span<const std::byte>)> typed;
@@ -113,7 +145,7 @@ Ending run_machine(const RunCommand& command, StartClock& clock) {
   }
   Machine machine{config, clock, std::move(typed)};
   typed_at = &machine;
-  handle_signals(signals, machine);
+  handle_signals(signals, machine, clock);
   std::optional<Timer> timeout;
   if (config.timeout) {
     timeout.emplace(machine.loop(), [&] {
@@ -127,6 +159,10 @@ Ending run_machine(const RunCommand& command, StartClock& clock) {
   std::ranges::for_each(machine.troubles(), say);
   if (command.stats) {
     print_statistics(machine, clock);
+  }
+  if (trace) {
+    machine.recorder()->write(*trace, clock);
+    trace->finish();
   }
   return ending;
 }

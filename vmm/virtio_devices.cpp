@@ -73,6 +73,11 @@ void VirtioDevices::create(const Config& config, const Host& host) {
   if (config.rng) {
     devices_.push_back(std::make_unique<virtio::Rng>());
   }
+  if (host.recorder != nullptr) {
+    for (auto& device : devices_) {
+      device = host.recorder->watched(std::move(device));
+    }
+  }
 }
 
 void VirtioDevices::resize_disks() noexcept {

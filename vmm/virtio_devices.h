@@ -12,6 +12,7 @@
 #include "vmm/base/event_loop.h"
 #include "vmm/base/guest_memory.h"
 #include "vmm/config.h"
+#include "vmm/flight_recorder.h"
 #include "vmm/kvm/exit.h"
 #include "vmm/kvm_wires.h"
 
@@ -29,6 +30,7 @@ class VirtioDevices {
     Buses& buses;  ///< not yet frozen
     KvmTrouble trouble;
     virtio::Console::Hooks console;
+    FlightRecorder* recorder = nullptr;  ///< null: nobody wants to know
   };
   /// Throws HostError.
   VirtioDevices(const Config& config, const Host& host);

@@ -21,6 +21,8 @@ class Fd {
   ~Fd();
 
   [[nodiscard]] int get() const noexcept { return fd_; }
+  /// Whoever takes it closes it.
+  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:

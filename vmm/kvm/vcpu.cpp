@@ -44,13 +44,34 @@ Exit Vcpu::enter() noexcept {
   return RunFailed{.error = errno};
 }
 
-void Vcpu::run(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& stop) noexcept {
+template <typename Watch>
+void Vcpu::loop(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& stop, Watch watch) noexcept {
   while (!stop.requested()) {
     const Exit exit = enter();
+    watch.left_guest();
     coalesced.drain();
-    if (!dispatcher.dispatch(exit)) {
+    const bool served = dispatcher.dispatch(exit);
+    watch.served(exit);
+    if (!served) {
       attend(exit, stop);
     }
+  }
+}
+
+void Vcpu::run(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& stop, ExitRecorder* recorder) noexcept {
+  struct Nobody {
+    void left_guest() noexcept {}
+    void served(const Exit&) noexcept {}
+  };
+  struct Recording {
+    ExitRecorder* recorder;
+    void left_guest() noexcept { recorder->left_guest(); }
+    void served(const Exit& exit) noexcept { recorder->served(exit); }
+  };
+  if (recorder == nullptr) {
+    loop(dispatcher, coalesced, stop, Nobody{});
+  } else {
+    loop(dispatcher, coalesced, stop, Recording{recorder});
   }
 }
 

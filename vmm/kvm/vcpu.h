@@ -8,6 +8,7 @@
 #include "vmm/kvm/brake.h"
 #include "vmm/kvm/coalesced.h"
 #include "vmm/kvm/exit.h"
+#include "vmm/kvm/exit_recorder.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/uapi.h"
 #include "vmm/kvm/vm.h"
@@ -29,8 +30,9 @@ class Vcpu {
   [[nodiscard]] kvm_run& shared() noexcept { return *run_; }
 
   /// The run loop: enters the guest, serves its exits, enters again, until `stop` was requested or an
-  /// exit ends the VM (which it then requests itself).
-  void run(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& stop) noexcept;
+  /// exit ends the VM (which it then requests itself). `recorder`, if any, sees each exit.
+  void run(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& stop,
+           ExitRecorder* recorder = nullptr) noexcept;
 
   /// Makes KVM_RUN return as soon as it is entered again. Half of a kick: whoever kicks sets this, then
   /// signals the thread, and so cannot be lost between the thread's last look and its KVM_RUN.
@@ -40,6 +42,8 @@ class Vcpu {
   [[nodiscard]] Brake& brake() noexcept { return brake_; }
 
  private:
+  template <typename Watch>
+  void loop(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& stop, Watch watch) noexcept;
   [[nodiscard]] Exit enter() noexcept;
   void attend(const Exit& exit, StopLine& stop) noexcept;
 
