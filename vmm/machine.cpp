@@ -18,6 +18,7 @@
 #include "vmm/units.h"
 #include "vmm/x86_64/cpuid.h"
 #include "vmm/x86_64/entry.h"
+#include "vmm/x86_64/irq_routes.h"
 #include "vmm/x86_64/layout.h"
 #include "vmm/x86_64/platform.h"
 #include "vmm/x86_64/ram.h"
@@ -206,6 +207,12 @@ void Machine::watch_console(ConsoleWatch& watch, std::span<const std::byte> outp
 
 std::optional<std::string> Machine::panic() const {
   return serial_watch_.panic() ? serial_watch_.panic() : hvc_watch_.panic();
+}
+
+void Machine::send_nmi() {
+  for (const auto& cpu : cpus_) {
+    vm_.send(nmi_message(static_cast<std::uint32_t>(cpu->vcpu.index())));
+  }
 }
 
 void Machine::type(std::span<const std::byte> bytes) {

@@ -51,6 +51,9 @@ class Machine {
   /// Presses the ACPI power button.
   void press_power_button() noexcept { acpi_events_.press_power_button(); }
 
+  /// Sends each vCPU an NMI. From any thread.
+  void send_nmi();
+
   /// For timers, signals and whatever else a front end waits for while the guest runs.
   [[nodiscard]] EventLoop& loop() noexcept { return loop_; }
 

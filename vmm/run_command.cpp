@@ -103,6 +103,8 @@ void obey(EscapeFilter& filter, std::span<const std::byte> typed, Machine& machi
       machine.stop({.kind = Ending::Kind::Quit, .detail = "by Ctrl-A x"});
     } else if (piece.command == Command::Help) {
       fmt::print(stderr, "{}", EscapeFilter::kHelp);
+    } else if (piece.command == Command::Nmi) {
+      machine.send_nmi();
     } else if (piece.command == Command::Break) {
       machine.send_break();
     }

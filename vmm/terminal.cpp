@@ -193,6 +193,9 @@ std::vector<EscapeFilter::Piece> EscapeFilter::feed(std::span<const std::byte> t
       case 'b':
         command(Command::Break);
         break;
+      case 'n':
+        command(Command::Nmi);
+        break;
       case 'a':
       case std::to_integer<char>(kCtrlA):
         bytes.push_back(kCtrlA);

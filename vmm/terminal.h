@@ -40,7 +40,7 @@ class RawTerminal {
 /// Ctrl-A for the guest. Before any other key it was not meant for us, and both go to the guest.
 class EscapeFilter {
  public:
-  enum class Command { Quit, Help, Break };
+  enum class Command { Quit, Help, Break, Nmi };
   struct Piece {
     std::vector<std::byte> bytes;    ///< for the guest
     std::optional<Command> command;  ///< then this
@@ -49,6 +49,7 @@ class EscapeFilter {
       "\r\n"
       "Ctrl-A x       end the VM\r\n"
       "Ctrl-A b       send a BREAK (Linux: sysrq, if a key follows within 5 s)\r\n"
+      "Ctrl-A n       send an NMI to each CPU (Linux: unknown_nmi_panic=1 makes it a panic)\r\n"
       "Ctrl-A a       send Ctrl-A (so does Ctrl-A Ctrl-A)\r\n"
       "Ctrl-A h       this help\r\n";
 

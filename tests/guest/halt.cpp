@@ -1,5 +1,5 @@
 // Sleeps in HLT. until=timer: the local APIC's timer wakes it, exit code 7. until=never: interrupts on, and
-// none comes. until=dead: interrupts off.
+// none comes. until=dead: interrupts off. until=nmi: those off, too; the NMI wakes it, exit code 9.
 #include "apic.h"
 #include "args.h"
 #include "idt.h"
@@ -11,7 +11,10 @@ namespace {
 using namespace guest;
 
 constexpr u8 kTimerVector = 0x30;
+constexpr u8 kNmiVector = 2;
 volatile bool woken = false;
+
+void on_nmi(Frame& /*frame*/) { woken = true; }
 
 void on_timer(Frame& /*frame*/) {
   woken = true;
@@ -35,7 +38,15 @@ int guest_main(const HvmStartInfo& /*info*/) {
     print("awake\n");
     return 7;
   }
+  set_handler(kNmiVector, on_nmi);
   print("asleep\n");
+  if (word_is("until", "nmi")) {
+    while (!woken) {
+      asm volatile("hlt" : : : "memory");
+    }
+    print("awake\n");
+    return 9;
+  }
   if (word_is("until", "dead")) {
     halt_for_ever();
   }

@@ -66,6 +66,15 @@ TEST_F(AtATerminal, CtrlAHHelps) {
   EXPECT_EQ(vmm.wait().exit_code, 0);
 }
 
+TEST_F(AtATerminal, CtrlANReachesAGuestThatListensToNothingElse) {
+  Subprocess vmm{start({.name = "halt", .append = "until=nmi"})};
+  ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
+  vmm.type(kCtrlA);
+  vmm.type("n");
+  EXPECT_TRUE(vmm.wait_for("awake\n")) << vmm.wait();
+  EXPECT_EQ(vmm.wait().exit_code, 9);
+}
+
 TEST_F(AtATerminal, CtrlATwiceIsOneForTheGuest) {
   Subprocess vmm{start({.name = "echo", .append = "by=interrupt"})};
   ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();

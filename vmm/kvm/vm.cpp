@@ -60,6 +60,8 @@ void Vm::remove_doorbell(const Doorbell& doorbell, int eventfd) {
   set_ioeventfd(fd_.get(), doorbell, eventfd, KVM_IOEVENTFD_FLAG_DEASSIGN);
 }
 
+void Vm::send(const kvm_msi& message) { kvm_ioctl(fd_.get(), KVM_SIGNAL_MSI, &message, "KVM_SIGNAL_MSI"); }
+
 void Vm::set_routes(std::span<const kvm_irq_routing_entry> routes) {
   KvmTable<kvm_irq_routing, kvm_irq_routing_entry> table{routes.size()};
   table.header().nr = static_cast<std::uint32_t>(routes.size());

@@ -41,6 +41,9 @@ class Vm {
   void add_doorbell(const Doorbell& doorbell, int eventfd);
   void remove_doorbell(const Doorbell& doorbell, int eventfd);
 
+  /// Sends a message-signalled interrupt, once. One that nobody takes is lost.
+  void send(const kvm_msi& message);
+
   /// Replaces the whole GSI routing table.
   void set_routes(std::span<const kvm_irq_routing_entry> routes);
 

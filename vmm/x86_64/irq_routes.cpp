@@ -42,4 +42,13 @@ kvm_irq_routing_entry msi_route(std::uint32_t gsi, std::uint64_t address, std::u
   return entry;
 }
 
+kvm_msi nmi_message(std::uint32_t apic_id) {
+  constexpr std::uint32_t kDeliverNmi = 4U << 8U;
+  kvm_msi message{};
+  message.address_lo = static_cast<std::uint32_t>(raw(layout::kLocalApic.start)) | (apic_id & 0xffU) << 12U;
+  message.address_hi = apic_id & ~0xffU;  // KVM_X2APIC_API_USE_32BIT_IDS; without it no id is that high
+  message.data = kDeliverNmi;
+  return message;
+}
+
 }  // namespace martlet

@@ -14,4 +14,7 @@ namespace martlet {
 /// `gsi` sends a message-signalled interrupt. A guest chose it: what KVM would refuse is left out.
 [[nodiscard]] kvm_irq_routing_entry msi_route(std::uint32_t gsi, std::uint64_t address, std::uint32_t data);
 
+/// An NMI for the vCPU with this APIC id (Intel SDM 3A §11.11: delivery mode 4).
+[[nodiscard]] kvm_msi nmi_message(std::uint32_t apic_id);
+
 }  // namespace martlet
