@@ -18,6 +18,7 @@
 #include "vmm/units.h"
 #include "vmm/x86_64/cpuid.h"
 #include "vmm/x86_64/entry.h"
+#include "vmm/x86_64/int3_probe.h"
 #include "vmm/x86_64/irq_routes.h"
 #include "vmm/x86_64/layout.h"
 #include "vmm/x86_64/platform.h"
@@ -109,6 +110,9 @@ Machine::Machine(const Config& config, StartClock& clock, std::function<void(std
   } else {
     enter_pvh(cpus_.front()->vcpu, memory_, kernel.entry);
   }
+  std::vector<Vcpu*> vcpus;
+  std::ranges::transform(cpus_, std::back_inserter(vcpus), [](const auto& cpu) { return &cpu->vcpu; });
+  standstill_.emplace(loop_, std::move(vcpus), [this](std::size_t cpu) { kick(*cpus_[cpu]); });
   clock.mark("KVM: vCPUs");
 }
 
@@ -276,24 +280,21 @@ Ending Machine::run() {
     recorder_->guest_starts();
   }
   try {
-    std::vector<Standstill::Cpu> cpus;
     for (auto& cpu : cpus_) {
-      auto* const recorder = recorder_ ? &recorder_->cpu(cpus.size()) : nullptr;
+      auto* const recorder = recorder_ ? &recorder_->cpu(static_cast<std::size_t>(cpu->vcpu.index())) : nullptr;
       cpu->thread.emplace(cpu->vcpu, [this, cpu = cpu.get(), recorder] {
         cpu->vcpu.run(cpu->dispatcher, *coalesced_, stop_, recorder);
       });
-      cpus.push_back({.vcpu = &cpu->vcpu, .thread = &*cpu->thread});
     }
-    standstill_.emplace(loop_, std::move(cpus));
     loop_.run();
   } catch (const HostError& error) {  // the host failed us in mid-run: the vCPUs stop all the same
     stop_.request({.kind = Ending::Kind::HostError, .detail = error.what()});
   }
-  standstill_.reset();  // whoever rests goes on, to his end
   for (auto& cpu : cpus_) {
     if (cpu->thread) {
       cpu->thread->kick();
     }
+    cpu->vcpu.brake().release();  // whoever rests goes on, to his end
   }
   for (auto& cpu : cpus_) {
     cpu->thread.reset();  // joins
@@ -316,13 +317,36 @@ Ending Machine::run() {
   return ending;
 }
 
-void Machine::look(std::function<void()> look) {
-  if (standstill_) {
-    standstill_->ask([this, look = std::move(look)] {
-      look();
-      standstill_->release();
-    });
+/// Before its thread has begun, its first entry is where it will look around.
+void Machine::kick(Cpu& cpu) noexcept {
+  if (cpu.thread) {
+    cpu.thread->kick();
+  } else {
+    cpu.vcpu.set_immediate_exit();
   }
+}
+
+void Machine::look(std::function<void()> look) {
+  const bool rested = standstill_->reached();  // for a debugger
+  standstill_->ask([this, rested, look = std::move(look)] {
+    look();
+    if (!rested) {
+      standstill_->release();
+    }
+  });
+}
+
+MachineDebugger& Machine::debugger(bool wait) {
+  debugger_.emplace(MachineDebugger::Wiring{.standstill = *standstill_,
+                                            .memory = memory_,
+                                            .buses = buses_,
+                                            .stop = stop_,
+                                            .loop = loop_,
+                                            .int3_exits = int3_exits(system_)});
+  if (wait) {
+    standstill_->ask([] {});
+  }
+  return *debugger_;
 }
 
 std::string Machine::statistics() {

@@ -26,6 +26,7 @@
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/kvm/vm.h"
+#include "vmm/machine_debugger.h"
 #include "vmm/standstill.h"
 #include "vmm/start_clock.h"
 #include "vmm/virtio_devices.h"
@@ -77,6 +78,8 @@ class Machine {
 
   /// Stops all vCPUs, calls `look` and lets them go on. On the loop's thread, inside run().
   void look(std::function<void()> look);
+  /// The machine as a debugger sees it. Once at most, before run(); with `wait`, no vCPU begins before it says so.
+  MachineDebugger& debugger(bool wait);
 
   /// Exits and KVM's own counters, for people. After run(), or inside look().
   [[nodiscard]] std::string statistics();
@@ -89,6 +92,7 @@ class Machine {
   void attach_devices();
   void attach_virtio(const Config& config, std::function<void(std::span<const std::byte>)> typed);
   void create_cpus(std::uint32_t count);
+  static void kick(Cpu& cpu) noexcept;
   void pace_transmitter(bool busy);
   void watch_console(ConsoleWatch& watch, std::span<const std::byte> output);
   [[nodiscard]] std::optional<std::string> panic() const;
@@ -121,7 +125,8 @@ class Machine {
   std::optional<InputSwitch> input_switch_;  // when stdin is for whichever console listens
   std::unique_ptr<CoalescedWrites> coalesced_;
   std::vector<std::unique_ptr<Cpu>> cpus_;
-  std::optional<Standstill> standstill_;  // inside run()
+  std::optional<Standstill> standstill_;
+  std::optional<MachineDebugger> debugger_;
   std::uint64_t unread_ = 0;
 };
 

@@ -77,17 +77,17 @@ TEST(Brake, TheEndOfTheVmEndsTheRest) {
   looper.end(brake);  // joins, or the test hangs
 }
 
-TEST(Brake, AnUnexpectedDebugExitIsNotTaken) {
+TEST(Brake, OnlyADebuggerTakesExits) {
   Brake brake;
-  EXPECT_FALSE(brake.pull_at({}));
-  brake.expect_debug_exits(true);
+  EXPECT_FALSE(brake.pull_at(Shutdown{}));
+  brake.set_debugged(true);
   kvm_debug_exit_arch exit{};
   exit.pc = 0x1234;
-  EXPECT_TRUE(brake.pull_at(exit));
-  const auto taken = brake.take_debug_exit();
-  ASSERT_TRUE(taken);
-  EXPECT_EQ(taken->pc, 0x1234U);
-  EXPECT_FALSE(brake.take_debug_exit());
+  EXPECT_TRUE(brake.pull_at(Debug{.arch = exit}));
+  const auto taken = brake.take_exit();
+  ASSERT_TRUE(taken && std::holds_alternative<Debug>(*taken));
+  EXPECT_EQ(std::get<Debug>(*taken).arch.pc, 0x1234U);
+  EXPECT_FALSE(brake.take_exit());
 }
 
 }  // namespace

@@ -25,9 +25,9 @@ bool Brake::at_rest() const noexcept {
   return waiting_ && pulled_;
 }
 
-std::optional<kvm_debug_exit_arch> Brake::take_debug_exit() noexcept {
+std::optional<Exit> Brake::take_exit() noexcept {
   const std::lock_guard lock{mutex_};
-  return std::exchange(debug_exit_, std::nullopt);
+  return std::exchange(exit_, std::nullopt);
 }
 
 void Brake::rest(const StopLine& stop) noexcept {
@@ -41,19 +41,19 @@ void Brake::rest(const StopLine& stop) noexcept {
   waiting_ = false;
 }
 
-bool Brake::pull_at(const kvm_debug_exit_arch& exit) noexcept {
+bool Brake::pull_at(const Exit& exit) noexcept {
   const std::lock_guard lock{mutex_};
   if (!debugged_) {
     return false;
   }
-  debug_exit_ = exit;
+  exit_ = exit;
   pulled_ = true;
   return true;
 }
 
-void Brake::expect_debug_exits(bool expected) noexcept {
+void Brake::set_debugged(bool debugged) noexcept {
   const std::lock_guard lock{mutex_};
-  debugged_ = expected;
+  debugged_ = debugged;
 }
 
 }  // namespace martlet

@@ -6,12 +6,13 @@
 
 #include "vmm/base/ending.h"
 #include "vmm/base/fd.h"
-#include "vmm/kvm/uapi.h"
+#include "vmm/kvm/exit.h"
 
 namespace martlet {
 
 /// Holds one vCPU between two instructions, every exit of its finished, so that others may look at it and change it.
-/// The vCPU comes to rest when its brake is pulled and it was kicked, or by itself at a debug exit.
+/// The vCPU comes to rest when its brake is pulled and it was kicked, or by itself at a debug exit or a fault, where
+/// there is a debugger.
 class Brake {
  public:
   Brake() : rested_{make_eventfd()} {}
@@ -23,19 +24,19 @@ class Brake {
   void release() noexcept;
   /// Until release(), its file descriptor is whoever's who pulled the brake.
   [[nodiscard]] bool at_rest() const noexcept;
-  /// The debug exit by which it came to rest, if it did; asked once.
-  [[nodiscard]] std::optional<kvm_debug_exit_arch> take_debug_exit() noexcept;
+  /// The exit by which it came to rest by itself, if it did; asked once.
+  [[nodiscard]] std::optional<Exit> take_exit() noexcept;
   /// Readable when it has come to rest since this was last read.
   [[nodiscard]] int fd() const noexcept { return rested_.get(); }
 
   // --- From the vCPU's own thread.
   /// Rests while the brake is pulled and nobody ended the VM.
   void rest(const StopLine& stop) noexcept;
-  /// Pulls the brake by itself, if anybody is there to release it.
-  [[nodiscard]] bool pull_at(const kvm_debug_exit_arch& exit) noexcept;
+  /// Pulls the brake by itself at an exit that would end the VM, if anybody is there to look into it.
+  [[nodiscard]] bool pull_at(const Exit& exit) noexcept;
 
-  /// Whether debug exits are expected: somebody watches fd().
-  void expect_debug_exits(bool expected) noexcept;
+  /// Whether a debugger is there: it watches fd().
+  void set_debugged(bool debugged) noexcept;
 
  private:
   mutable std::mutex mutex_;
@@ -43,7 +44,7 @@ class Brake {
   bool pulled_ = false;
   bool waiting_ = false;  // the vCPU's thread, in rest()
   bool debugged_ = false;
-  std::optional<kvm_debug_exit_arch> debug_exit_;
+  std::optional<Exit> exit_;
   Fd rested_;
 };
 

@@ -77,8 +77,7 @@ void Vcpu::run(Dispatcher& dispatcher, CoalescedWrites& coalesced, StopLine& sto
 
 /// An exit that is no access. After Interrupted no access is under way any more: KVM_RUN completes one first.
 void Vcpu::attend(const Exit& exit, StopLine& stop) noexcept {
-  const auto* const debug = std::get_if<Debug>(&exit);
-  if (std::holds_alternative<Interrupted>(exit) || (debug != nullptr && brake_.pull_at(debug->arch))) {
+  if (std::holds_alternative<Interrupted>(exit) || brake_.pull_at(exit)) {
     brake_.rest(stop);
   } else {
     stop.request(ending_of(exit, index_));

@@ -1,0 +1,157 @@
+#include "vmm/machine_debugger.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "vmm/x86_64/vcpu_registers.h"
+
+namespace martlet {
+namespace {
+
+kvm_guest_debug to_kvm(const GuestDebug& debug) {
+  kvm_guest_debug result{};
+  if (debug == GuestDebug{}) {
+    return result;
+  }
+  result.control = KVM_GUESTDBG_ENABLE;
+  result.control |= debug.single_step ? KVM_GUESTDBG_SINGLESTEP : 0U;
+  result.control |= debug.block_interrupts ? KVM_GUESTDBG_BLOCKIRQ : 0U;
+  result.control |= debug.int3_exits ? KVM_GUESTDBG_USE_SW_BP : 0U;
+  result.control |= debug.dr7 != 0 ? KVM_GUESTDBG_USE_HW_BP : 0U;
+  result.control |= debug.inject == Injection::Breakpoint ? KVM_GUESTDBG_INJECT_BP : 0U;
+  result.control |= debug.inject == Injection::Debug ? KVM_GUESTDBG_INJECT_DB : 0U;
+  std::ranges::copy(debug.dr, std::begin(result.arch.debugreg));
+  result.arch.debugreg[7] = debug.dr7;
+  return result;
+}
+
+bool watch(const Vcpu& vcpu, const GuestDebug& debug) {
+  auto wanted = to_kvm(debug);
+  if (::ioctl(vcpu.fd(), KVM_SET_GUEST_DEBUG, &wanted) == 0) {
+    return true;
+  }
+  wanted.control &= ~static_cast<std::uint32_t>(KVM_GUESTDBG_BLOCKIRQ);  // before Linux 5.15
+  return ::ioctl(vcpu.fd(), KVM_SET_GUEST_DEBUG, &wanted) == 0;
+}
+
+std::string list(const GuestMemory& memory, const Buses& buses) {
+  std::string text = "memory:\n";
+  const auto line = [&text](std::uint64_t start, std::uint64_t size, std::string_view name) {
+    text += fmt::format("  {:#018x}-{:#018x} {}\n", start, start + size - 1, name);
+  };
+  for (const auto& region : memory.regions()) {
+    line(raw(region.range.start), region.range.size, "RAM");
+  }
+  for (const auto& entry : buses.mmio.entries()) {
+    line(entry.start, entry.size, entry.name);
+  }
+  text += "ports:\n";
+  for (const auto& entry : buses.ports.entries()) {
+    text += fmt::format("  {:#06x}-{:#06x} {}\n", entry.start, entry.start + entry.size - 1, entry.name);
+  }
+  return text;
+}
+
+}  // namespace
+
+MachineDebugger::MachineDebugger(const Wiring& wiring) : wiring_{wiring}, debug_(wiring.standstill.cpus().size()) {}
+
+MachineDebugger::~MachineDebugger() { wiring_.standstill.on_exit(nullptr); }
+
+void MachineDebugger::machine_ended(int exit_code) {
+  if (listener_ != nullptr) {
+    listener_->ended(exit_code);
+  }
+}
+
+void MachineDebugger::listen(DebugListener* listener) {
+  listener_ = listener;
+  if (listener == nullptr) {
+    wiring_.standstill.on_exit(nullptr);
+  } else {
+    wiring_.standstill.on_exit([this](std::size_t cpu, const Exit& exit) { exited(cpu, exit); });
+  }
+}
+
+std::optional<CpuState> MachineDebugger::read_cpu(std::size_t cpu) {
+  return read_cpu_state(*wiring_.standstill.cpus()[cpu]);
+}
+
+bool MachineDebugger::write_cpu(std::size_t cpu, const CpuState& state, CpuParts parts) {
+  return write_cpu_state(*wiring_.standstill.cpus()[cpu], state, parts);
+}
+
+void MachineDebugger::resume(std::span<const CpuOrder> orders) {
+  events_.clear();
+  if (fault_) {
+    wiring_.stop.request(*fault_);
+    return;
+  }
+  const auto cpus = wiring_.standstill.cpus();
+  for (std::size_t i = 0; i < cpus.size(); ++i) {
+    // An injection is for one entry only, so it is never what KVM was told before.
+    if (orders[i].debug != debug_[i] || orders[i].debug.inject != Injection::None) {
+      if (!watch(*cpus[i], orders[i].debug)) {
+        wiring_.stop.request({.kind = Ending::Kind::HostError, .detail = "KVM_SET_GUEST_DEBUG failed"});
+        return;
+      }
+      debug_[i] = orders[i].debug;
+    }
+  }
+  for (std::size_t i = 0; i < cpus.size(); ++i) {
+    if (orders[i].run) {
+      wiring_.standstill.release_one(i);
+    }
+  }
+}
+
+void MachineDebugger::interrupt() {
+  if (!at_rest()) {
+    gather();
+  }
+}
+
+/// Stops all, then tells why: what the vCPUs met on their way to rest belongs to the same stop.
+void MachineDebugger::gather() {
+  if (std::exchange(gathering_, true)) {
+    return;
+  }
+  wiring_.standstill.ask([this] {
+    gathering_ = false;
+    if (events_.empty()) {
+      events_.push_back({.kind = StopEvent::Kind::Interrupted});
+    }
+    if (listener_ != nullptr) {
+      const auto events = std::exchange(events_, {});
+      listener_->stopped(events);
+    }
+  });
+}
+
+void MachineDebugger::exited(std::size_t cpu, const Exit& exit) {
+  if (const auto* debug = std::get_if<Debug>(&exit)) {
+    events_.push_back({.kind = StopEvent::Kind::Debug, .cpu = cpu, .exit = debug->arch});
+  } else {
+    fault_ = ending_of(exit, static_cast<int>(cpu));
+    events_.push_back({.kind = StopEvent::Kind::Fault, .cpu = cpu, .detail = fault_->detail});
+  }
+  gather();
+}
+
+void MachineDebugger::reset() { wiring_.stop.request({.kind = Ending::Kind::Reset, .detail = "by the debugger"}); }
+
+void MachineDebugger::quit() { wiring_.stop.request({.kind = Ending::Kind::Quit, .detail = "by the debugger"}); }
+
+std::optional<std::string> MachineDebugger::monitor(std::string_view command) {
+  if (command == "info mtree") {
+    return list(wiring_.memory, wiring_.buses);
+  }
+  return std::nullopt;
+}
+
+std::string MachineDebugger::monitor_help() const { return "info mtree      what is where in memory and ports\n"; }
+
+}  // namespace martlet

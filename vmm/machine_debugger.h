@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmm/debug/gdb/target.h"
+#include "vmm/kvm/exit.h"
+#include "vmm/standstill.h"
+
+namespace martlet {
+
+/// The machine as a debugger sees it.
+class MachineDebugger final : public DebugTarget {
+ public:
+  /// All outlive it.
+  struct Wiring {
+    Standstill& standstill;
+    const GuestMemory& memory;
+    const Buses& buses;
+    StopLine& stop;
+    EventLoop& loop;
+    bool int3_exits;
+  };
+  explicit MachineDebugger(const Wiring& wiring);
+  MachineDebugger(const MachineDebugger&) = delete;
+  MachineDebugger& operator=(const MachineDebugger&) = delete;
+  ~MachineDebugger() override;
+
+  /// The VM has ended with this exit code.
+  void machine_ended(int exit_code);
+
+  void listen(DebugListener* listener) override;
+  [[nodiscard]] std::size_t cpu_count() const noexcept override { return wiring_.standstill.cpus().size(); }
+  [[nodiscard]] const GuestMemory& memory() const noexcept override { return wiring_.memory; }
+  [[nodiscard]] bool int3_exits() const noexcept override { return wiring_.int3_exits; }
+  [[nodiscard]] bool at_rest() const noexcept override { return wiring_.standstill.reached(); }
+  [[nodiscard]] std::optional<CpuState> read_cpu(std::size_t cpu) override;
+  [[nodiscard]] bool write_cpu(std::size_t cpu, const CpuState& state, CpuParts parts) override;
+  void resume(std::span<const CpuOrder> orders) override;
+  void interrupt() override;
+  void reset() override;
+  void quit() override;
+  [[nodiscard]] std::optional<std::string> monitor(std::string_view command) override;
+  [[nodiscard]] std::string monitor_help() const override;
+
+ private:
+  void exited(std::size_t cpu, const Exit& exit);
+  void gather();
+
+  Wiring wiring_;
+  DebugListener* listener_ = nullptr;
+  std::vector<GuestDebug> debug_;  // what KVM was told last, of each vCPU
+  std::vector<StopEvent> events_;
+  std::optional<Ending> fault_;  // the machine can only end now
+  bool gathering_ = false;
+};
+
+}  // namespace martlet
