@@ -59,7 +59,7 @@ class DebugListener {
   DebugListener& operator=(const DebugListener&) = delete;
   virtual ~DebugListener() = default;
 
-  /// All vCPUs are at rest, whatever stopped the first of them. Once per resume().
+  /// All vCPUs are at rest, whatever stopped the first of them. Once per resume(), which may be called from here.
   virtual void stopped(std::span<const StopEvent> events) = 0;
   /// The VM ended, running or not; the target is of no more use.
   virtual void ended(int exit_code) = 0;
