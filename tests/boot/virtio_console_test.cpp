@@ -85,12 +85,6 @@ exchange() {
   say theirs sh -c "head -c $2 <&3 | sha256sum"
   wait
 }
-# They come a moment after their driver.
-await() { until "$@" 2>/dev/null; do sleep 0.1; done; }
-port() {
-  until name=$(grep -lx "$1" /sys/class/virtio-ports/*/name 2>/dev/null); do sleep 0.1; done
-  basename ${name%/name}
-}
 )sh";
 
 /// The guest's end is `device`, an expression of its shell.
