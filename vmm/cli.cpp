@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
+#include <initializer_list>
 #include <iterator>
 #include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "vmm/base/error.h"
@@ -23,7 +25,8 @@ constexpr std::string_view kRunFooter = R"(Examples:
   martlet run bzImage --root ./rootfs -a "quiet init=/bin/sh"
   martlet run vmlinuz -i initrd.img -d disk.img -n bridge=br0 -a "root=/dev/vda"
   martlet run bzImage --root ./tests --timeout 60s --result verdict.json </dev/null
-  make bzImage && git bisect run martlet run arch/x86/boot/bzImage --root ./tests --timeout 2m
+  martlet run vmlinuz -i initrd.img --timeout 2m --expect 'login:' --forbid '^FAILED' </dev/null
+  make bzImage && git bisect run martlet run arch/x86/boot/bzImage --root ./tests --timeout 2m --exit bisect
 
 Unless -a says otherwise, the kernel gets panic=-1 and console=ttyS0 (or hvc0, with --console).
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
@@ -32,10 +35,13 @@ SIGWINCH: the terminal, or a disk's image, has another size now. SIGUSR2: print 
 
 Exit code:
   the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4)
-  0    powered off or reset        124  timed out
+  0    powered off or reset, or all of --expect was seen
+  1    --forbid was seen, --expect was not, or tests failed (KTAP)
+  124  timed out
   125  the host or the command line is at fault (git bisect run skips it)
-  126  panic, triple fault or KVM internal error
-  128+N  ended by a second signal N)";
+  126  the kernel panicked, oopsed or hangs; triple fault or KVM internal error
+  128+N  ended by a second signal N
+With --exit bisect: 0 good, 1 to 124 bad, 125 skip, never anything else.)";
 
 constexpr std::string_view kTopFooter =
     R"(martlet COMMAND --help tells more. Documentation: docs/ in the source tree.)";
@@ -78,6 +84,20 @@ std::uint32_t parse_cpus(const std::string& text) {
     throw HostError{fmt::format("--cpus {}: expected a number from 1 up", text)};
   }
   return cpus;
+}
+
+/// One of few words.
+template <class T>
+T parse_word(std::string_view word, std::string_view option,
+             std::initializer_list<std::pair<std::string_view, T>> choices) {
+  std::string words;
+  for (const auto& [name, value] : choices) {
+    if (name == word) {
+      return value;
+    }
+    words += fmt::format("{}{}", words.empty() ? "" : ", ", name);
+  }
+  throw HostError{fmt::format("{} {}: expected one of {}", option, word, words)};
 }
 
 /// SIZE[,shared=on][,hugepages=on]
@@ -150,6 +170,9 @@ Command parse_command_line(int argc, const char* const* argv) {
   std::vector<std::string> nics;
   std::vector<std::string> ports;
   std::string timeout;
+  std::string hang_timeout;
+  std::string fail_on;
+  std::string exit_style;
   auto* run_app = top.add_subcommand("run", "Boot a kernel");
   run_app->footer(std::string{kRunFooter});
   run_app->allow_extras();
@@ -209,6 +232,30 @@ Command parse_command_line(int argc, const char* const* argv) {
       ->group("Console");
   run_app->add_option("--timeout", timeout, "End the VM after DURATION (90s, 500ms, 5m); exit code 124")
       ->type_name("DURATION")
+      ->group("Verdict");
+  run_app
+      ->add_option("--hang-timeout", hang_timeout,
+                   "End the VM, exit code 126, once its consoles were silent for DURATION and it hangs:\n"
+                   "all CPUs halted, or one spins, with interrupts off. One that waits does not hang")
+      ->type_name("DURATION")
+      ->group("Verdict");
+  const auto add_pattern = [&](const char* name, std::vector<std::string>& patterns, const char* help) {
+    run_app->add_option(name, patterns, help)->type_name("REGEX")->allow_extra_args(false)->group("Verdict");
+  };
+  add_pattern("--expect", run.rules.expect,
+              "End the VM with success once a console line, or a prompt, matches; given several times, once all did");
+  add_pattern("--forbid", run.rules.forbid, "End the VM with exit code 1 once a console line matches");
+  run_app
+      ->add_option("--fail-on", fail_on,
+                   "What the kernel says that makes the run fail, exit code 126 [oops];\n"
+                   "if given, the VM ends soon after it was said, else the kernel may go on")
+      ->type_name("warn|oops|panic")
+      ->group("Verdict");
+  run_app->add_option("--exit", exit_style, "Whose exit codes to use [guest]: see below")
+      ->type_name("guest|bisect")
+      ->group("Verdict");
+  run_app->add_option("--junit", run.junit_file, "Write the verdict and the guest's tests (KTAP) to FILE, as JUnit XML")
+      ->type_name("FILE")
       ->group("Verdict");
   run_app->add_option("--result", run.result_file, "Write the exact verdict to FILE, as JSON")
       ->type_name("FILE")
@@ -289,6 +336,19 @@ Command parse_command_line(int argc, const char* const* argv) {
   if (!timeout.empty()) {
     config.timeout = parse_duration(timeout, "--timeout");
   }
+  if (!hang_timeout.empty()) {
+    run.hang_timeout = parse_duration(hang_timeout, "--hang-timeout");
+  }
+  if (!fail_on.empty()) {
+    run.rules.fail_on = parse_word<Severity>(
+        fail_on, "--fail-on", {{"warn", Severity::Warn}, {"oops", Severity::Oops}, {"panic", Severity::Panic}});
+    run.ends_when_failed = true;
+  }
+  if (!exit_style.empty()) {
+    run.exit_style =
+        parse_word<ExitStyle>(exit_style, "--exit", {{"guest", ExitStyle::Guest}, {"bisect", ExitStyle::Bisect}});
+  }
+  run.command_line.assign(argv, argv + argc);
   return run;
 }
 

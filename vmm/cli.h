@@ -1,16 +1,28 @@
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "vmm/config.h"
+#include "vmm/debug/judge.h"
 
 namespace martlet {
+
+/// What the exit code is made for.
+enum class ExitStyle { Guest, Bisect };
 
 /// martlet run
 struct RunCommand {
   Config config;
+  std::vector<std::string> command_line{};
+  Judge::Rules rules{};
+  bool ends_when_failed = false;  ///< --fail-on was given: nobody waits for more once the run has failed
+  std::optional<std::chrono::milliseconds> hang_timeout{};
+  ExitStyle exit_style = ExitStyle::Guest;
+  std::optional<std::string> junit_file{};
   std::optional<std::string> result_file;
   std::optional<std::string> trace_file;
   bool stats = false;

@@ -79,25 +79,26 @@ struct Machine::Cpu {
   std::optional<VcpuThread> thread;
 };
 
-Machine::Machine(const Config& config, StartClock& clock, std::function<void(std::span<const std::byte>)> typed)
+Machine::Machine(const Config& config, StartClock& clock, FrontEnd front_end)
     : memory_{checked_ram_ranges(config.memory), config.backing},
       vm_{system_},
       recorder_{config.recorded_exits == 0 ? nullptr
                                            : std::make_unique<FlightRecorder>(FlightRecorder::Options{
                                                  .exits = config.recorded_exits, .queues = config.recorded_queues})},
+      front_end_{std::move(front_end)},
       serial_{loop_,
               config.serial,
               {.busy = [this](bool busy) { pace_transmitter(busy); },
                .drain = [this] { coalesced_->drain(); },
-               .observe = [this](std::span<const std::byte> output) { watch_console(serial_watch_, output); },
-               .typed = config.serial.kind == SerialTarget::Kind::Stdio ? typed : nullptr}} {
+               .observe = [this](std::span<const std::byte> output) { watch_console(ConsoleName::Serial, output); },
+               .typed = config.serial.kind == SerialTarget::Kind::Stdio ? front_end_.typed : nullptr}} {
   const auto cpus = checked_cpus(config.cpus, system_);
   clock.mark("open KVM and files");
   const auto kernel = load_guest(memory_, config, clock);
   vm_.map(memory_);
   create_interrupt_controllers(system_, vm_, cpus);
   attach_devices();
-  attach_virtio(config, std::move(typed));
+  attach_virtio(config);
   buses_.ports.freeze();
   buses_.mmio.freeze();
   clock.mark("KVM: memory, interrupts, devices");
@@ -139,7 +140,7 @@ void Machine::attach_devices() {
 
 /// With both consoles on stdio, the serial one reads stdin for both: input is for hvc0 once the guest listens
 /// there.
-void Machine::attach_virtio(const Config& config, std::function<void(std::span<const std::byte>)> typed) {
+void Machine::attach_virtio(const Config& config) {
   const auto is_stdio = [](const SerialTarget& target) { return target.kind == SerialTarget::Kind::Stdio; };
   const bool hvc_on_stdio = config.console && is_stdio(*config.console);
   const bool shared = hvc_on_stdio && is_stdio(config.serial);
@@ -147,13 +148,13 @@ void Machine::attach_virtio(const Config& config, std::function<void(std::span<c
     if (shared) {
       serial_.flush_output();  // what was said before comes before
     }
-    watch_console(hvc_watch_, output);
+    watch_console(ConsoleName::Hvc, output);
   }};
   if (shared) {
     hooks.opened = [this](bool) { serial_.has_room(); };
     hooks.has_room = [this] { serial_.has_room(); };
   } else if (hvc_on_stdio) {
-    hooks.typed = std::move(typed);
+    hooks.typed = front_end_.typed;
   }
   virtio_.emplace(
       config, VirtioDevices::Host{.memory = memory_,
@@ -199,18 +200,13 @@ void Machine::pace_transmitter(bool busy) {
   }
 }
 
-void Machine::watch_console(ConsoleWatch& watch, std::span<const std::byte> output) {
+void Machine::watch_console(ConsoleName console, std::span<const std::byte> output) {
   if (recorder_) {
     recorder_->console_output(output);
   }
-  watch.feed(output);
-  if (watch.panic_is_over()) {  // without a reset to follow: panic=0
-    stop_.request({.kind = Ending::Kind::Panic, .detail = *watch.panic()});
+  if (front_end_.said) {
+    front_end_.said(console, output);
   }
-}
-
-std::optional<std::string> Machine::panic() const {
-  return serial_watch_.panic() ? serial_watch_.panic() : hvc_watch_.panic();
 }
 
 void Machine::send_nmi() {
@@ -304,17 +300,7 @@ Ending Machine::run() {
   if (virtio_->console() != nullptr) {
     unread_ += virtio_->console()->finish(kPatience);
   }
-
-  auto ending = *stop_.ending();
-  using Kind = Ending::Kind;
-  // What became of a kernel after its panic matters less than the panic.
-  const bool after_panic = ending.kind == Kind::Reset || ending.kind == Kind::PowerOff ||
-                           ending.kind == Kind::Timeout || ending.kind == Kind::Panic;
-  if (const auto said = panic(); said && after_panic) {
-    ending.kind = Kind::Panic;
-    ending.detail = *said;
-  }
-  return ending;
+  return *stop_.ending();
 }
 
 /// Before its thread has begun, its first entry is where it will look around.
@@ -347,6 +333,16 @@ MachineDebugger& Machine::debugger(bool wait) {
     standstill_->ask([] {});
   }
   return *debugger_;
+}
+
+std::vector<VcpuSample> Machine::sample_cpus() const {
+  std::vector<VcpuSample> samples;
+  for (const auto& cpu : cpus_) {
+    const auto& counts = cpu->dispatcher.counts();
+    samples.push_back(sample_vcpu(cpu->vcpu.fd()));
+    samples.back().exits = counts.exits - counts.interrupted;
+  }
+  return samples;
 }
 
 std::string Machine::statistics() {

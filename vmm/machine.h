@@ -19,7 +19,8 @@
 #include "vmm/base/event_loop.h"
 #include "vmm/base/guest_memory.h"
 #include "vmm/config.h"
-#include "vmm/debug/console_watch.h"
+#include "vmm/debug/finding.h"
+#include "vmm/debug/vcpu_activity.h"
 #include "vmm/flight_recorder.h"
 #include "vmm/input_switch.h"
 #include "vmm/kvm/coalesced.h"
@@ -38,8 +39,15 @@ namespace martlet {
 /// the host or the configuration stands in the way.
 class Machine {
  public:
-  /// `typed`, if set, takes what is typed on stdin; what is meant for the guest it hands to type().
-  Machine(const Config& config, StartClock& clock, std::function<void(std::span<const std::byte>)> typed = {});
+  /// Who sits in front of it. Called on the loop's thread; any may be empty.
+  struct FrontEnd {
+    /// Takes what is typed on stdin; what is meant for the guest it hands to type().
+    std::function<void(std::span<const std::byte>)> typed{};
+    /// Sees what a console says, whether or not anybody reads it.
+    std::function<void(ConsoleName, std::span<const std::byte>)> said{};
+  };
+
+  Machine(const Config& config, StartClock& clock, FrontEnd front_end);
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
   ~Machine();
@@ -78,6 +86,10 @@ class Machine {
 
   /// Stops all vCPUs, calls `look` and lets them go on. On the loop's thread, inside run().
   void look(std::function<void()> look);
+  /// What each vCPU is about. Inside look().
+  [[nodiscard]] std::vector<VcpuSample> sample_cpus() const;
+  /// A debugger holds all vCPUs.
+  [[nodiscard]] bool at_rest() const { return standstill_->reached(); }
   /// The machine as a debugger sees it. Once at most, before run(); with `wait`, no vCPU begins before it says so.
   MachineDebugger& debugger(bool wait);
 
@@ -90,12 +102,11 @@ class Machine {
   struct Cpu;
 
   void attach_devices();
-  void attach_virtio(const Config& config, std::function<void(std::span<const std::byte>)> typed);
+  void attach_virtio(const Config& config);
   void create_cpus(std::uint32_t count);
   static void kick(Cpu& cpu) noexcept;
   void pace_transmitter(bool busy);
-  void watch_console(ConsoleWatch& watch, std::span<const std::byte> output);
-  [[nodiscard]] std::optional<std::string> panic() const;
+  void watch_console(ConsoleName console, std::span<const std::byte> output);
 
   KvmSystem system_;
   GuestMemory memory_;
@@ -103,8 +114,7 @@ class Machine {
   StopLine stop_;
   EventLoop loop_;
   std::unique_ptr<FlightRecorder> recorder_;  // null: nobody wants to know
-  ConsoleWatch serial_watch_;
-  ConsoleWatch hvc_watch_;
+  FrontEnd front_end_;
 
   SerialBackend serial_;
   IrqLine uart_irq_;

@@ -18,11 +18,14 @@
 #include <utility>
 
 #include "vmm/base/error.h"
+#include "vmm/debug/judge.h"
+#include "vmm/debug/junit.h"
 #include "vmm/debug/trace.h"
 #include "vmm/debug/verdict.h"
 #include "vmm/machine.h"
 #include "vmm/signals.h"
 #include "vmm/start_clock.h"
+#include "vmm/supervisor.h"
 #include "vmm/terminal.h"
 
 namespace martlet {
@@ -132,7 +135,15 @@ Ending run_on_terminal(Machine& machine, const Config& config) {
   return ending;
 }
 
-Ending run_machine(const RunCommand& command, StartClock& clock) {
+Supervisor::Time start_of(const StartClock& clock) { return Supervisor::Time{std::chrono::nanoseconds{clock.begin()}}; }
+
+/// What must not outlive the machine.
+struct Leaving {
+  std::optional<Supervisor>& supervisor;
+  ~Leaving() { supervisor.reset(); }
+};
+
+Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   const auto config = with_recording(command);
   std::optional<TraceFile> trace;
   if (command.trace_file) {
@@ -140,22 +151,22 @@ Ending run_machine(const RunCommand& command, StartClock& clock) {
   }
   SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGUSR2};
   EscapeFilter filter;
+  std::optional<Supervisor> supervisor;
   Machine* typed_at = nullptr;  // nothing is typed before the loop runs
-  std::function<void(std::span<const std::byte>)> typed;
+  Machine::FrontEnd front_end;
   if (has_stdin(config) && ::isatty(STDIN_FILENO) == 1) {
-    typed = [&](std::span<const std::byte> keys) { obey(filter, keys, *typed_at); };
+    front_end.typed = [&](std::span<const std::byte> keys) { obey(filter, keys, *typed_at); };
   }
-  Machine machine{config, clock, std::move(typed)};
+  front_end.said = [&](ConsoleName console, std::span<const std::byte> output) {
+    if (supervisor) {
+      supervisor->hear(console, output);
+    }
+  };
+  Machine machine{config, clock, std::move(front_end)};
   typed_at = &machine;
+  const Leaving leaving{supervisor};
+  supervisor.emplace(machine, judge, command, start_of(clock));
   handle_signals(signals, machine, clock);
-  std::optional<Timer> timeout;
-  if (config.timeout) {
-    timeout.emplace(machine.loop(), [&] {
-      machine.stop(
-          {.kind = Ending::Kind::Timeout, .detail = fmt::format("still running after {} ms", config.timeout->count())});
-    });
-    timeout->start_once(*config.timeout);
-  }
   std::ranges::for_each(machine.notices(), say);
   auto ending = run_on_terminal(machine, config);
   std::ranges::for_each(machine.troubles(), say);
@@ -169,40 +180,63 @@ Ending run_machine(const RunCommand& command, StartClock& clock) {
   return ending;
 }
 
-/// Endings that a user expects need no words.
-bool speaks_for_itself(const Ending& ending) {
-  using Kind = Ending::Kind;
-  return ending.kind == Kind::PowerOff || ending.kind == Kind::Reset || ending.kind == Kind::GuestExit ||
-         ending.kind == Kind::Quit;
+void write_file(const Fd& file, const std::string& text, const std::string& path) {
+  if (::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    fail_errno(errno, "cannot write " + path);
+  }
+}
+
+/// What the kernel complained of, and what the verdict is. An end that a user expects needs no words.
+void tell(const Verdict& verdict) {
+  constexpr std::size_t kMostFindings = 10;
+  for (std::size_t i = 0; i < std::min(verdict.findings.size(), kMostFindings); ++i) {
+    const auto& finding = verdict.findings[i];
+    if (finding.text != verdict.detail) {
+      say(describe(finding));
+    }
+  }
+  if (verdict.findings.size() > kMostFindings) {
+    say(fmt::format("and {} more; see --result", verdict.findings.size() - kMostFindings));
+  }
+  if (verdict.name == "host-error") {
+    say(verdict.detail);
+  } else if (!verdict.silent) {
+    say(describe(verdict));
+  }
 }
 
 }  // namespace
 
 int run_guest(const RunCommand& command) {
-  const auto start = std::chrono::steady_clock::now();
   StartClock clock;
   clock.mark("program start");
-  const Fd result = command.result_file ? open_file(*command.result_file, O_WRONLY | O_CREAT | O_TRUNC, 0666) : Fd{};
+  const auto open = [](const std::optional<std::string>& path) {
+    return path ? open_file(*path, O_WRONLY | O_CREAT | O_TRUNC, 0666) : Fd{};
+  };
+  const Fd result = open(command.result_file);
+  const Fd junit = open(command.junit_file);
+  std::optional<Judge> judge;
   Ending ending;
   try {
-    ending = run_machine(command, clock);
+    judge.emplace(command.rules);
+    ending = run_machine(command, clock, *judge);
   } catch (const HostError& error) {
     ending = {.kind = Ending::Kind::HostError, .detail = error.what()};
   }
-  if (ending.kind == Ending::Kind::HostError) {
-    say(ending.detail);
-  } else if (!speaks_for_itself(ending)) {
-    say(describe(ending));
+  const auto elapsed =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start_of(clock));
+  auto verdict = judge ? judge->conclude(ending, elapsed) : verdict_of(ending, elapsed);
+  if (command.exit_style == ExitStyle::Bisect) {
+    verdict.exit_code = bisect_code(verdict);
   }
+  tell(verdict);
   if (result) {
-    const auto elapsed =
-        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
-    const auto json = to_json(ending, elapsed);
-    if (::write(result.get(), json.data(), json.size()) != static_cast<ssize_t>(json.size())) {
-      fail_errno(errno, "cannot write " + *command.result_file);
-    }
+    write_file(result, to_json(verdict, command.command_line), *command.result_file);
   }
-  return exit_code_of(ending);
+  if (junit) {
+    write_file(junit, to_junit(verdict), *command.junit_file);
+  }
+  return verdict.exit_code;
 }
 
 }  // namespace martlet

@@ -19,6 +19,8 @@ struct Ending {
     Panic,        ///< the guest's kernel said that it panicked
     TripleFault,  ///< the CPU gave up: a fault while delivering a double fault
     KvmError,     ///< KVM could not go on: internal error, failed entry, unknown exit
+    Hang,         ///< its vCPUs do nothing that could ever come to an end
+    Judged,       ///< its console has said enough for a verdict
     Timeout,      ///< --timeout ran out
     Signal,       ///< a second SIGINT or SIGTERM, see `code`
     Quit,         ///< Ctrl-A x
