@@ -1,6 +1,7 @@
 #include "tests/boot/guest.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <ostream>
@@ -15,6 +16,9 @@ constexpr std::chrono::seconds kGrace{30};
 bool has_option(const Guest& guest, std::string_view name) {
   return std::ranges::find(guest.more, name) != guest.more.end();
 }
+
+/// Of this process, by any of its VMs.
+bool suspect = false;
 
 }  // namespace
 
@@ -65,9 +69,13 @@ Ended RunningGuest::wait() {
   std::erase(ended.outcome.out, '\r');
   if (const auto verdict = directory_.file("verdict.json"); std::filesystem::exists(verdict)) {
     ended.verdict = nlohmann::json::parse(read_file(verdict), nullptr, false);
+    const auto word = ended.verdict.is_object() ? ended.verdict.value("verdict", "") : "";
+    suspect = suspect || word == "triple-fault" || word == "timeout";
   }
   return ended;
 }
+
+bool lab_is_suspect() { return suspect && std::getenv("MARTLET_LAB") != nullptr; }
 
 Ended boot(const Guest& guest) { return RunningGuest{guest}.wait(); }
 
