@@ -31,7 +31,7 @@ constexpr std::string_view kRunFooter = R"(Examples:
 Unless -a says otherwise, the kernel gets panic=-1 and console=ttyS0 (or hvc0, with --console).
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
 SIGINT or SIGTERM presses the power button; a second one ends the VM.
-SIGWINCH: the terminal, or a disk's image, has another size now. SIGUSR2: print statistics now.
+SIGWINCH: the terminal, or a disk's image, has another size now. SIGUSR1: wait for gdb from now on. SIGUSR2: print statistics now.
 
 Exit code:
   the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4)
@@ -173,6 +173,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   std::string hang_timeout;
   std::string fail_on;
   std::string exit_style;
+  bool nokaslr = false;
   auto* run_app = top.add_subcommand("run", "Boot a kernel");
   run_app->footer(std::string{kRunFooter});
   run_app->allow_extras();
@@ -267,6 +268,15 @@ Command parse_command_line(int argc, const char* const* argv) {
                    "Write the start, the boot's milestones, exits and queue turns to FILE, for Perfetto")
       ->type_name("FILE")
       ->group("Verdict");
+  run_app
+      ->add_option("--gdb", run.gdb,
+                   "Wait for gdb at [HOST:]PORT, on this host unless HOST says otherwise, or at unix:PATH")
+      ->type_name("ADDRESS")
+      ->group("Debugging");
+  run_app->add_flag("--gdb-wait", run.gdb_wait, "Stop before the first instruction, until gdb says go [--gdb 1234]")
+      ->group("Debugging");
+  run_app->add_flag("--nokaslr", nokaslr, "Put the kernel where it was linked, for debuggers: nokaslr")
+      ->group("Debugging");
 
   auto* check_app = top.add_subcommand("check", "Tell what this host can do, and the fix for what it can't");
   std::string shell;
@@ -332,6 +342,12 @@ Command parse_command_line(int argc, const char* const* argv) {
     config.transport = Transport::Mmio;
   } else if (!transport.empty() && transport != "pci") {
     throw HostError{fmt::format("--transport {}: expected pci or mmio", transport)};
+  }
+  if (nokaslr) {
+    config.append += config.append.empty() ? "nokaslr" : " nokaslr";
+  }
+  if (run.gdb_wait && !run.gdb) {
+    run.gdb = kGdbDefault;
   }
   if (!timeout.empty()) {
     config.timeout = parse_duration(timeout, "--timeout");

@@ -14,6 +14,9 @@ namespace martlet {
 /// What the exit code is made for.
 enum class ExitStyle { Guest, Bisect };
 
+/// Where gdb is waited for when nobody says where.
+inline constexpr const char* kGdbDefault = "1234";
+
 /// martlet run
 struct RunCommand {
   Config config;
@@ -26,6 +29,8 @@ struct RunCommand {
   std::optional<std::string> result_file;
   std::optional<std::string> trace_file;
   bool stats = false;
+  std::optional<std::string> gdb;  ///< where to listen, as gdb::Server::Options has it
+  bool gdb_wait = false;
 };
 /// martlet check
 struct CheckCommand {};

@@ -322,16 +322,17 @@ void Machine::look(std::function<void()> look) {
   });
 }
 
-MachineDebugger& Machine::debugger(bool wait) {
+void Machine::hold() {
+  standstill_->ask([] {});
+}
+
+MachineDebugger& Machine::debugger() {
   debugger_.emplace(MachineDebugger::Wiring{.standstill = *standstill_,
                                             .memory = memory_,
                                             .buses = buses_,
                                             .stop = stop_,
                                             .loop = loop_,
                                             .int3_exits = int3_exits(system_)});
-  if (wait) {
-    standstill_->ask([] {});
-  }
   return *debugger_;
 }
 

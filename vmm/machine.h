@@ -90,8 +90,10 @@ class Machine {
   [[nodiscard]] std::vector<VcpuSample> sample_cpus() const;
   /// A debugger holds all vCPUs.
   [[nodiscard]] bool at_rest() const { return standstill_->reached(); }
-  /// The machine as a debugger sees it. Once at most, before run(); with `wait`, no vCPU begins before it says so.
-  MachineDebugger& debugger(bool wait);
+  /// The machine as a debugger sees it. Once at most; on the loop's thread.
+  [[nodiscard]] MachineDebugger& debugger();
+  /// No vCPU begins before a debugger says so. Before run().
+  void hold();
 
   /// Exits and KVM's own counters, for people. After run(), or inside look().
   [[nodiscard]] std::string statistics();

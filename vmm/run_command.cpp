@@ -22,6 +22,7 @@
 #include "vmm/debug/junit.h"
 #include "vmm/debug/trace.h"
 #include "vmm/debug/verdict.h"
+#include "vmm/gdb_access.h"
 #include "vmm/machine.h"
 #include "vmm/signals.h"
 #include "vmm/start_clock.h"
@@ -30,11 +31,6 @@
 
 namespace martlet {
 namespace {
-
-/// A line of ours on stderr. A terminal may be raw now, and needs its \r.
-void say(std::string_view text) {
-  fmt::print(stderr, "martlet: {}{}\n", text, ::isatty(STDERR_FILENO) == 1 ? "\r" : "");
-}
 
 constexpr std::size_t kExitsKept = 1000;
 constexpr std::size_t kExitsTraced = std::size_t{1} << 18U;  // of each vCPU: 12 MiB
@@ -75,9 +71,13 @@ void follow_terminal_size(Machine& machine) {
 }
 
 /// The first SIGINT or SIGTERM presses the power button, the second ends the VM. SIGWINCH says that a size has
-/// changed: the terminal's, or that of a disk's image. SIGUSR2 asks for statistics.
-void handle_signals(SignalWatch& signals, Machine& machine, const StartClock& clock) {
-  signals.deliver(machine.loop(), [&machine, &clock, asked = false](int signal) mutable {
+/// changed: the terminal's, or that of a disk's image. SIGUSR1 lets gdb in, SIGUSR2 asks for statistics.
+void handle_signals(SignalWatch& signals, Machine& machine, GdbAccess& gdb, const StartClock& clock) {
+  signals.deliver(machine.loop(), [&machine, &gdb, &clock, asked = false](int signal) mutable {
+    if (signal == SIGUSR1) {
+      gdb.open_now(kGdbDefault);
+      return;
+    }
     if (signal == SIGUSR2) {
       machine.look([&machine, &clock] { print_statistics(machine, clock); });
       return;
@@ -149,7 +149,7 @@ Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   if (command.trace_file) {
     trace.emplace(*command.trace_file);
   }
-  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGUSR2};
+  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGUSR1, SIGUSR2};
   EscapeFilter filter;
   std::optional<Supervisor> supervisor;
   Machine* typed_at = nullptr;  // nothing is typed before the loop runs
@@ -166,9 +166,17 @@ Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   typed_at = &machine;
   const Leaving leaving{supervisor};
   supervisor.emplace(machine, judge, command, start_of(clock));
-  handle_signals(signals, machine, clock);
+  GdbAccess gdb{machine};
+  if (command.gdb) {
+    gdb.open(*command.gdb);
+  }
+  if (command.gdb_wait) {
+    gdb.wait_for_client();
+  }
+  handle_signals(signals, machine, gdb, clock);
   std::ranges::for_each(machine.notices(), say);
   auto ending = run_on_terminal(machine, config);
+  gdb.machine_ended(ending.kind == Ending::Kind::GuestExit ? ending.code : 0);
   std::ranges::for_each(machine.troubles(), say);
   if (command.stats) {
     print_statistics(machine, clock);

@@ -1,5 +1,6 @@
 #include "vmm/terminal.h"
 
+#include <fmt/format.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -209,6 +210,10 @@ std::vector<EscapeFilter::Piece> EscapeFilter::feed(std::span<const std::byte> t
     pieces.pop_back();
   }
   return pieces;
+}
+
+void say(std::string_view text) {
+  fmt::print(stderr, "martlet: {}{}\n", text, ::isatty(STDERR_FILENO) == 1 ? "\r" : "");
 }
 
 }  // namespace martlet

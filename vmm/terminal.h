@@ -36,6 +36,9 @@ class RawTerminal {
   bool is_terminal_ = false;
 };
 
+/// A line of ours on stderr. A terminal may be raw now, and gets its \r.
+void say(std::string_view text);
+
 /// Finds Martlet's own commands among what is typed: Ctrl-A, then a key. Ctrl-A twice or Ctrl-A a is one
 /// Ctrl-A for the guest. Before any other key it was not meant for us, and both go to the guest.
 class EscapeFilter {

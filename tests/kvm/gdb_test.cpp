@@ -1,0 +1,102 @@
+// Stock gdb at a running Martlet.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/kvm/martlet.h"
+
+namespace martlet::test {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// A guest that waits for gdb, and what gdb says to `commands`.
+class Gdb : public ::testing::Test {
+ protected:
+  std::string socket() const { return directory_.file("gdb"); }
+
+  Subprocess::Config start(const Guest& guest, std::vector<std::string> options) {
+    auto all = guest;
+    all.options.insert(all.options.end(), options.begin(), options.end());
+    return {.command = martlet_command(all)};
+  }
+
+  Outcome debug(std::string_view guest, const std::vector<std::string>& commands) {
+    std::vector<std::string> command{"gdb", "-q", "-nx", "-batch", "-ex", "set architecture i386:x86-64"};
+    command.insert(command.end(), {"-ex", "target remote " + socket()});
+    for (const auto& each : commands) {
+      command.insert(command.end(), {"-ex", each});
+    }
+    command.push_back(guest_file(guest));
+    return run({.command = command});
+  }
+
+ private:
+  TempDir directory_;
+};
+
+TEST_F(Gdb, StopsTheGuestBeforeItsFirstInstructionAndSteps) {
+  Subprocess vmm{start({.name = "spin", .options = {"-c", "2"}}, {"--gdb", "unix:" + socket(), "--gdb-wait"})};
+  ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
+  const auto gdb = debug("spin", {"info threads", "p/x $pc == (long)&pvh_start", "stepi", "stepi", "x/i $pc",
+                                  "monitor info version", "hbreak guest_main", "continue", "bt", "kill"});
+  EXPECT_THAT(gdb.out, HasSubstr("vCPU 0")) << gdb;
+  EXPECT_THAT(gdb.out, HasSubstr("vCPU 1")) << gdb;
+  EXPECT_THAT(gdb.out, HasSubstr("$1 = 0x1")) << gdb;
+  EXPECT_THAT(gdb.out, HasSubstr("<pvh_start+2>")) << gdb;
+  EXPECT_THAT(gdb.out + gdb.err, HasSubstr("Martlet ")) << gdb;
+  EXPECT_THAT(gdb.out, HasSubstr("Breakpoint 1, ")) << gdb;
+  EXPECT_THAT(gdb.out, HasSubstr("#0  ")) << gdb;
+  const auto ended = vmm.wait();
+  EXPECT_EQ(ended.exit_code, 0) << ended;
+  EXPECT_EQ(ended.out, "") << "killed before it said anything";
+}
+
+TEST_F(Gdb, LooksAtARunningGuestAndLetsItGo) {
+  auto config = start({.name = "echo"}, {"--gdb", "unix:" + socket()});
+  config.input = Subprocess::Input::Pipe;
+  Subprocess vmm{std::move(config)};
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  for (int i = 0; i < 3; ++i) {
+    const auto gdb = debug("echo", {"p received", "detach"});
+    EXPECT_THAT(gdb.out, HasSubstr("$1 = " + std::to_string(i))) << gdb;
+    vmm.type("x");
+    ASSERT_TRUE(vmm.wait_for("x")) << vmm.wait();
+  }
+  vmm.type("\x04");
+  EXPECT_EQ(vmm.wait().exit_code, 3);
+}
+
+TEST_F(Gdb, SeesWhatIsWrittenAndWrites) {
+  auto config = start({.name = "echo"}, {"--gdb", "unix:" + socket()});
+  config.input = Subprocess::Input::Pipe;
+  Subprocess vmm{std::move(config)};
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  vmm.type("abc");  // may come before gdb does
+  const auto gdb = debug("echo", {"set var received = 40", "p received", "detach"});
+  EXPECT_THAT(gdb.out, HasSubstr("$1 = 40")) << gdb;
+  vmm.type("d\x04");
+  EXPECT_GE(vmm.wait().exit_code, 41);
+}
+
+TEST_F(Gdb, TripleFaultCanBeLookedAt) {
+  Subprocess vmm{start({.name = "reset", .append = "by=triple"}, {"--gdb", "unix:" + socket(), "--gdb-wait"})};
+  ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
+  const auto gdb = debug("reset", {"continue", "p/x 0x1234", "detach"});
+  EXPECT_THAT(gdb.out, HasSubstr("$1 = 0x1234")) << gdb;
+  const auto ended = vmm.wait();
+  EXPECT_EQ(ended.exit_code, 126) << ended;
+  EXPECT_THAT(ended.err, HasSubstr("triple fault"));
+}
+
+TEST_F(Gdb, AnAddressThatIsNoneIsRefused) {
+  const auto ended = run({.command = martlet_command({.name = "spin", .options = {"--gdb", "localhost:99999"}})});
+  EXPECT_EQ(ended.exit_code, 125) << ended;
+  EXPECT_THAT(ended.err, HasSubstr("99999"));
+}
+
+}  // namespace
+}  // namespace martlet::test
