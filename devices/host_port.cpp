@@ -31,6 +31,8 @@ HostPort::HostPort(EventLoop& loop, const SerialTarget& target, Hooks hooks) : l
   input_ = std::move(ends.input);
   output_ = std::move(ends.output);
   job_controlled_ = ends.job_controlled;
+  one_way_ = target.one_way();
+  ended_ = one_way_ && !input_ && !output_;
   if (target.kind == SerialTarget::Kind::Socket) {
     listener_.emplace(target.path);
     loop_.watch(listener_->fd(), EPOLLIN, [this](std::uint32_t) { accept_client(); });
@@ -65,6 +67,7 @@ std::size_t HostPort::read(std::span<const iovec> into) noexcept {
     pause_input();  // for good, though a client that sends no more (nc -N) may still read
     if (!listener_) {
       input_ = {};
+      ended_ = one_way_;
     }
   }
   return 0;
@@ -175,7 +178,8 @@ void HostPort::unwatch_output() noexcept {
 void HostPort::end_output(int error) noexcept {
   unwatch_output();
   output_ = {};
-  if (!listener_) {  // a client's leaving is no trouble
+  ended_ = one_way_;
+  if (!listener_ && !(one_way_ && error == EPIPE)) {  // a client's leaving is no trouble
     trouble_ = fmt::format("{}: {}: the guest's output went nowhere from then on", name_,
                            std::generic_category().message(error));
   }

@@ -34,9 +34,11 @@ class HostPort final {
   HostPort& operator=(const HostPort&) = delete;
   ~HostPort();
 
-  /// Only a socket without a client is not.
-  [[nodiscard]] bool connected() const noexcept { return !listener_ || input_; }
+  /// All are, but a socket without a client, and a one-way stream that has ended.
+  [[nodiscard]] bool connected() const noexcept { return listener_ ? static_cast<bool>(input_) : !ended_; }
 
+  /// Leads to one of our own streams.
+  [[nodiscard]] bool one_way() const noexcept { return one_way_; }
   /// The socket's client left, and may have said more than was read.
   [[nodiscard]] bool hung_up() const noexcept { return hung_up_; }
 
@@ -85,6 +87,8 @@ class HostPort final {
   HostStream output_;
   bool input_watched_ = false;
   bool output_watched_ = false;
+  bool one_way_ = false;
+  bool ended_ = false;           // and it is one-way
   bool hung_up_ = false;         // the client left; we read what it said last
   bool job_controlled_ = false;  // the input may be our controlling terminal
 };

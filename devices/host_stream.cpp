@@ -57,7 +57,8 @@ HostStream HostStream::shared(int fd, Direction direction) {
   }
   if (!stream.fd_) {  // another user's pipe, no /proc, or a kind that needs no reopening
     stream.fd_ = duplicate(fd);
-    stream.way_ = is_socket(fd) ? Way::Socket : Way::PollFirst;
+    const bool never_waits = S_ISREG(status.st_mode);
+    stream.way_ = is_socket(fd) ? Way::Socket : never_waits ? Way::NonBlocking : Way::PollFirst;
   }
   return stream;
 }

@@ -78,6 +78,19 @@ HostEnds open_ends(const SerialTarget& target) {
     case Kind::Socket:
       ends.name = target.path;
       break;
+    case Kind::Stdin:
+      ends.name = "stdin";
+      ends.input = HostStream::shared(STDIN_FILENO, HostStream::Direction::In);
+      ends.job_controlled = ::isatty(STDIN_FILENO) == 1;
+      break;
+    case Kind::Stdout:
+      ends.name = "stdout";
+      ends.output = HostStream::shared(STDOUT_FILENO, HostStream::Direction::Out);
+      break;
+    case Kind::Stderr:
+      ends.name = "stderr";
+      ends.output = HostStream::shared(STDERR_FILENO, HostStream::Direction::Out);
+      break;
   }
   return ends;
 }

@@ -17,9 +17,17 @@ struct SerialTarget {
     Pty,     ///< a new pseudo-terminal
     File,    ///< output into a file, truncated first; no input
     Socket,  ///< a Unix stream socket that listens
+    Stdin,   ///< our stdin alone; a port that leads here is closed at its end
+    Stdout,  ///< our stdout alone; a port that leads here is closed when it takes no more
+    Stderr,  ///< our stderr, likewise
   };
   Kind kind = Kind::Stdio;
   std::string path;  ///< of File and Socket
+
+  /// One of ours, one way: whoever is at the guest's end learns when nothing comes or goes any more.
+  [[nodiscard]] bool one_way() const noexcept {
+    return kind == Kind::Stdin || kind == Kind::Stdout || kind == Kind::Stderr;
+  }
 };
 
 /// "stdio", "null", "pty", "file=PATH" or "socket=PATH"; anything else throws HostError.

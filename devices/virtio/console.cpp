@@ -40,7 +40,7 @@ bool is_receive(std::uint16_t queue) noexcept { return queue % 2 == 0; }
 
 }  // namespace
 
-Console::Console(EventLoop& loop, const ConsoleOptions& options, Hooks hooks)
+Console::Console(EventLoop& loop, const ConsoleOptions& options, Hooks hooks, std::vector<Hooks> named)
     : loop_{loop},
       names_{names_of(options)},
       queue_sizes_{sizes_for(names_.size())},
@@ -51,7 +51,8 @@ Console::Console(EventLoop& loop, const ConsoleOptions& options, Hooks hooks)
   ports_.push_back(std::make_unique<ConsolePort>(loop, options.target, ConsolePort::Role::Console, std::move(hooks)));
   control_.set_connected(0, true);
   for (std::size_t i = 1; i < names_.size(); ++i) {
-    ConsolePort::Hooks told{.connected = [this, i](bool connected) { control_.set_connected(i, connected); }};
+    auto told = i <= named.size() ? std::move(named[i - 1]) : Hooks{};
+    told.connected = [this, i](bool connected) { control_.set_connected(i, connected); };
     ports_.push_back(
         std::make_unique<ConsolePort>(loop, options.ports[i - 1].target, ConsolePort::Role::Stream, std::move(told)));
     control_.set_connected(i, ports_.back()->host().connected());

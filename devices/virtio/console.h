@@ -28,8 +28,9 @@ class Console final : public VirtioDevice {
  public:
   using Hooks = ConsolePort::Hooks;
 
-  /// `hooks` are port 0's; `connected` stays empty. Throws HostError when a place on the host cannot be opened.
-  Console(EventLoop& loop, const ConsoleOptions& options, Hooks hooks = {});
+  /// `hooks` are port 0's, `named` those of the first named ports; `connected` stays empty. Throws HostError when a
+  /// place on the host cannot be opened.
+  Console(EventLoop& loop, const ConsoleOptions& options, Hooks hooks = {}, std::vector<Hooks> named = {});
 
   // --- VirtioDevice
   [[nodiscard]] DeviceId id() const noexcept override { return DeviceId::Console; }
@@ -49,6 +50,8 @@ class Console final : public VirtioDevice {
   void resize(ConsoleSize size) noexcept;
   /// Port 0, for what is typed.
   [[nodiscard]] ConsolePort& port() noexcept { return *ports_.front(); }
+  /// Any, by its number.
+  [[nodiscard]] ConsolePort& port(std::size_t number) noexcept { return *ports_[number]; }
   /// At the end, when the guest is gone: lets readers take the rest of the output, for as long as `patience`.
   /// Returns how many bytes of port 0's nobody took.
   [[nodiscard]] std::uint64_t finish(std::chrono::milliseconds patience) noexcept;

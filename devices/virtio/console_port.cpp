@@ -81,7 +81,9 @@ void ConsolePort::transmit() noexcept {
         budget -= std::min(budget, kRingCost);
         continue;
       } else {
-        static_cast<void>(send_backlog());
+        if (send_backlog() != Reader::Slow && hooks_.sent) {
+          hooks_.sent();
+        }
         break;
       }
     }
@@ -93,6 +95,7 @@ void ConsolePort::transmit() noexcept {
     budget -= std::min(budget, kChainCost);
   }
   queue.notify();
+  tell_of_end();
 }
 
 /// False when the host, or other devices, must have their turn first.
@@ -210,6 +213,16 @@ void ConsolePort::reader_changed(bool connected) noexcept {
   pump_input();
 }
 
+/// A one-way stream has ended, in whatever we just did with it. (Clients that come and go tell by themselves.)
+void ConsolePort::tell_of_end() noexcept {
+  if (!host_.one_way() || host_.connected() || std::exchange(end_told_, true)) {
+    return;
+  }
+  if (hooks_.connected) {
+    hooks_.connected(false);
+  }
+}
+
 /// What the guest has handed over is output, though it takes the queue back now: its last words, perhaps.
 void ConsolePort::stop_transmit() noexcept {
   if (held_) {
@@ -314,6 +327,7 @@ void ConsolePort::pump_input() noexcept {
   if (receive_.queue) {
     receive_.queue->notify();
   }
+  tell_of_end();
 }
 
 /// Where input from the host goes now.

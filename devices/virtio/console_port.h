@@ -57,6 +57,7 @@ class ConsolePort final : public SerialDevice {
     std::function<void()> has_room{};  ///< set if input comes by receive() only, from somebody else's hands: a
                                        ///< receive() that took less than all may be tried again
     std::function<void(bool connected)> connected{};  ///< somebody is there on the host, or no longer
+    std::function<void()> sent{};                     ///< of what the guest has said, nothing waits any more
   };
 
   /// Throws HostError when `target` cannot be opened.
@@ -120,6 +121,7 @@ class ConsolePort final : public SerialDevice {
   void stop_waiting() noexcept;
   void lose(std::uint64_t bytes) noexcept;
   void reader_changed(bool connected) noexcept;
+  void tell_of_end() noexcept;
   void pump_input() noexcept;
   [[nodiscard]] Destination next_destination() noexcept;
   void deliver_typed() noexcept;
@@ -143,6 +145,7 @@ class ConsolePort final : public SerialDevice {
   ByteQueue typed_{kTypeAheadSize};
   bool open_ = false;
   bool refused_ = false;  // somebody waits for has_room
+  bool end_told_ = false;
 
   HostPort host_;
   std::optional<Timer> timer_;
