@@ -13,6 +13,7 @@
 #include <memory>
 #include <system_error>
 
+#include "boot/cpio_header.h"
 #include "boot/placement.h"
 #include "vmm/base/error.h"
 #include "vmm/base/fd.h"
@@ -20,9 +21,7 @@
 namespace martlet {
 namespace {
 
-constexpr std::uint64_t kHeaderSize = 110;  // magic, then thirteen fields of eight hexadecimal digits
-constexpr std::uint64_t kAlignment = 4;     // of names and of data
-constexpr std::string_view kTrailer = "TRAILER!!!";
+constexpr auto kAlignment = CpioHeader::kAlignment;
 constexpr std::uint64_t kMaxFileSize = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint32_t kFirstInode = 1;
 
@@ -32,8 +31,6 @@ constexpr std::uint32_t kConsoleMinor = 1;
 std::uint32_t clamp_time(std::int64_t seconds) {
   return static_cast<std::uint32_t>(std::clamp<std::int64_t>(seconds, 0, std::numeric_limits<std::uint32_t>::max()));
 }
-
-std::uint64_t name_end(std::string_view name) { return align_up(kHeaderSize + name.size() + 1, kAlignment); }
 
 /// Puts what is in a directory into `names`, sorted, and returns 0 or errno. The directory is closed
 /// again, so that deep trees do not use up our file descriptors.
@@ -182,24 +179,25 @@ void CpioTree::measure() {
     if (inodes_[entries_[i].inode].last_link != i) {
       entries_[i].size = 0;
     }
-    size_ += name_end(entries_[i].name) + align_up(entries_[i].size, kAlignment);
+    size_ += CpioHeader::size_with(entries_[i].name) + align_up(entries_[i].size, kAlignment);
   }
-  size_ += name_end(kTrailer);
+  size_ += CpioHeader::size_with(CpioHeader::kTrailer);
   linked_.clear();
 }
 
 void CpioTree::write(std::span<std::byte> into) const {
-  const auto put_header = [&](const Entry& entry, std::uint32_t inode, std::uint32_t links) {
-    const auto end = fmt::format_to(
-        reinterpret_cast<char*>(into.data()),
-        "070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{}", inode, entry.mode,
-        entry.uid, entry.gid, links, entry.mtime, entry.size, 0 /* device */, 0, entry.device_major, entry.device_minor,
-        entry.name.size() + 1, 0 /* checksum, of another format */, entry.name);
-    *end = '\0';
-    into = into.subspan(name_end(entry.name));
-  };
   for (const auto& entry : entries_) {
-    put_header(entry, entry.inode + kFirstInode, inodes_[entry.inode].links);
+    into = CpioHeader{.name = entry.name,
+                      .inode = entry.inode + kFirstInode,
+                      .mode = entry.mode,
+                      .uid = entry.uid,
+                      .gid = entry.gid,
+                      .links = inodes_[entry.inode].links,
+                      .mtime = entry.mtime,
+                      .size = entry.size,
+                      .device_major = entry.device_major,
+                      .device_minor = entry.device_minor}
+               .write(into);
     if (S_ISLNK(entry.mode)) {
       std::ranges::copy(std::as_bytes(std::span{entry.target}).first(entry.size), into.begin());
     } else if (entry.size != 0) {
@@ -207,7 +205,7 @@ void CpioTree::write(std::span<std::byte> into) const {
     }
     into = into.subspan(align_up(entry.size, kAlignment));
   }
-  put_header({.name = std::string{kTrailer}}, 0, 1);
+  static_cast<void>(CpioHeader{.name = CpioHeader::kTrailer}.write(into));
 }
 
 void CpioTree::write_data(const Entry& entry, std::span<std::byte> into) const {

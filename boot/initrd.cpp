@@ -63,6 +63,9 @@ std::optional<GuestRange> load_initrd(const GuestMemory& memory, const InitrdReq
     root = scan_root(request);
     add_part(root->size());
   }
+  if (request.own) {
+    add_part(request.own->size());
+  }
   if (size == 0) {
     return std::nullopt;
   }
@@ -74,7 +77,11 @@ std::optional<GuestRange> load_initrd(const GuestMemory& memory, const InitrdReq
     rest = rest.subspan(std::min<std::size_t>(align_up(file.size, kPartAlignment), rest.size()));
   }
   if (root) {
-    root->write(rest);
+    root->write(rest.first(root->size()));
+    rest = rest.subspan(root->size());  // a multiple of 4
+  }
+  if (request.own) {
+    request.own->write(rest);
   }
   return range;
 }

@@ -4,14 +4,16 @@
 #include <string>
 #include <vector>
 
+#include "boot/cpio_files.h"
 #include "vmm/base/guest_memory.h"
 
 namespace martlet {
 
-/// What the guest's initial RAM disk is made of: `files` in their order, then `root`.
+/// What the guest's initial RAM disk is made of: `files` in their order, then `root`, then `own`.
 struct InitrdRequest {
   std::vector<std::string> files;     ///< finished archives, taken as they are
   std::optional<std::string> root{};  ///< a directory, packed as an initramfs
+  std::optional<CpioFiles> own{};     ///< what Martlet adds
   bool custom_init = false;           ///< the command line names the first program (rdinit=): /init is not required
 };
 

@@ -54,6 +54,27 @@ TEST_F(BootInitrd, LiesAsHighAsItFits) {
   EXPECT_EQ(text(*range), std::string(5000, 'a'));
 }
 
+TEST_F(BootInitrd, OurOwnFilesComeLast) {
+  const std::string program = "12345";
+  const CpioFiles own{.directory = ".ours",
+                      .files = {{.name = "program", .permissions = 0755, .data = std::as_bytes(std::span{program})},
+                                {.name = "empty", .permissions = 0600, .data = {}}}};
+  const auto file = dir_.write("a", "xyz");
+  const auto range = load({.files = {file}, .own = own, .custom_init = true});
+  ASSERT_TRUE(range);
+  EXPECT_EQ(range->size, 4 + own.size());
+  EXPECT_EQ(text(*range).substr(0, 4), std::string("xyz\0", 4));
+  const auto unpacked = dir_ / "unpacked";
+  fs::create_directory(unpacked);
+  dir_.write("own.cpio", text(*range).substr(4));
+  ASSERT_EQ(std::system(("cd " + unpacked + " && cpio -idm --quiet < ../own.cpio").c_str()), 0);
+  EXPECT_EQ(lstat_of(unpacked + "/.ours").st_mode, S_IFDIR | 0755U);
+  EXPECT_EQ(lstat_of(unpacked + "/.ours/program").st_mode, S_IFREG | 0755U);
+  EXPECT_EQ(lstat_of(unpacked + "/.ours/program").st_size, 5);
+  EXPECT_EQ(lstat_of(unpacked + "/.ours/empty").st_mode, S_IFREG | 0600U);
+  EXPECT_EQ(lstat_of(unpacked + "/.ours/empty").st_size, 0);
+}
+
 TEST_F(BootInitrd, CeilingNeedNotBeAPage) {
   EXPECT_EQ(load({.files = {dir_.write("a", "x")}}, kFloor, GuestAddr{0x3000fff})->start, GuestAddr{0x2fff000});
 }
