@@ -24,6 +24,7 @@ constexpr std::string_view kRunFooter = R"(Examples:
   martlet run /boot/vmlinuz -i initrd.img -c 2 -m 1G
   martlet run bzImage --root ./rootfs -a "quiet init=/bin/sh"
   martlet run vmlinuz -i initrd.img -d disk.img -n bridge=br0 -a "root=/dev/vda"
+  martlet run bzImage --root ./rootfs --exec 'make test' --timeout 10m >out
   martlet run bzImage --root ./tests --timeout 60s --result verdict.json </dev/null
   martlet run vmlinuz -i initrd.img --timeout 2m --expect 'login:' --forbid '^FAILED' </dev/null
   make bzImage && git bisect run martlet run arch/x86/boot/bzImage --root ./tests --timeout 2m --exit bisect
@@ -34,7 +35,8 @@ SIGINT or SIGTERM presses the power button; a second one ends the VM.
 SIGWINCH: the terminal, or a disk's image, has another size now. SIGUSR1: wait for gdb from now on. SIGUSR2: print statistics now.
 
 Exit code:
-  the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4)
+  the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4);
+  with --exec, the command's (128+N: killed by signal N)
   0    powered off or reset, or all of --expect was seen
   1    --forbid was seen, --expect was not, or tests failed (KTAP)
   124  timed out
@@ -187,6 +189,13 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->add_option("--root", config.root, "Pack directory DIR into an initramfs, in memory")
       ->type_name("DIR")
       ->group("Guest");
+  run_app
+      ->add_option(
+          "--exec", config.exec,
+          "Run CMD by /bin/sh in --root or -i, instead of their /init: its stdin, stdout, stderr and exit status\n"
+          "are martlet's own, and the consoles are silent unless --serial or --console leads them elsewhere")
+      ->type_name("CMD")
+      ->group("Guest");
   run_app->add_option("-a,--append", config.append, "Parameters for the kernel's command line")
       ->type_name("ARGS")
       ->group("Guest");
@@ -331,6 +340,8 @@ Command parse_command_line(int argc, const char* const* argv) {
   }
   if (!serial.empty()) {
     config.serial = parse_serial_target(serial);
+  } else if (config.exec) {
+    config.serial.kind = SerialTarget::Kind::Null;
   }
   std::ranges::transform(disks, std::back_inserter(config.disks), virtio::parse_disk);
   std::ranges::transform(nics, std::back_inserter(config.nics), parse_net);

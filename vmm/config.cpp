@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "vmm/exec.h"
 #include "vmm/x86_64/layout.h"
 
 namespace martlet {
@@ -19,7 +20,7 @@ bool has_parameter(std::string_view line, std::string_view name) {
 }
 
 std::size_t count_virtio_devices(const Config& config) {
-  const bool console = config.console || !config.ports.empty();
+  const bool console = config.console || !config.ports.empty() || config.exec;
   return config.disks.size() + config.nics.size() + (console ? 1U : 0U) + (config.rng ? 1U : 0U);
 }
 
@@ -35,6 +36,9 @@ std::string kernel_command_line(const Config& config) {
   }
   if (!has_parameter(config.append, "panic=")) {
     add("panic=-1");  // reset at once: the VM ends, and its console says why
+  }
+  if (config.exec) {
+    add(kExecParameter);
   }
   add(config.append);
   if (config.transport == Transport::Mmio && has_parameter(config.append, "acpi=off")) {

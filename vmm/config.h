@@ -25,6 +25,7 @@ struct Config {
   std::string kernel;
   std::vector<std::string> initrds;  ///< concatenated, in this order
   std::optional<std::string> root;   ///< a directory to pack as the last initramfs
+  std::optional<std::string> exec;   ///< a command to run in the initramfs instead of its /init
   std::string append;                ///< kernel parameters; they win over Martlet's own
   std::optional<std::string> dtb;    ///< "auto" or a file; none: no device tree
   std::uint32_t cpus = 1;

@@ -17,6 +17,7 @@
 #include "boot/pvh.h"
 #include "boot/reset_vector.h"
 #include "vmm/base/error.h"
+#include "vmm/exec.h"
 #include "vmm/units.h"
 #include "vmm/x86_64/layout.h"
 
@@ -51,9 +52,11 @@ LoadedKernel load_guest(const GuestMemory& memory, const Config& config, StartCl
   clock.mark("tables");
 
   GuestAddr top = std::min(*acpi_at, kernel.initrd_limit);
-  const auto initrd =
-      load_initrd(memory, {.files = config.initrds, .root = config.root, .custom_init = has_parameter(line, "rdinit=")},
-                  floor, top);
+  InitrdRequest request{.files = config.initrds, .root = config.root, .custom_init = has_parameter(line, "rdinit=")};
+  if (config.exec) {
+    request.own = exec_files(*config.exec);
+  }
+  const auto initrd = load_initrd(memory, request, floor, top);
   clock.mark("load initrd");
 
   BootInfo info{.memory_map = memory_map, .command_line = command_line, .initrd = initrd, .rsdp = layout::kRsdp.start};

@@ -93,6 +93,10 @@ Machine::Machine(const Config& config, StartClock& clock, FrontEnd front_end)
                .observe = [this](std::span<const std::byte> output) { watch_console(ConsoleName::Serial, output); },
                .typed = config.serial.kind == SerialTarget::Kind::Stdio ? front_end_.typed : nullptr}} {
   const auto cpus = checked_cpus(config.cpus, system_);
+  if (config.exec) {
+    check_exec(config);
+    exec_.emplace(stop_);
+  }
   clock.mark("open KVM and files");
   const auto kernel = load_guest(memory_, config, clock);
   vm_.map(memory_);
@@ -130,6 +134,9 @@ void Machine::attach_devices() {
   ports(layout::kRtc, "rtc", rtc_);
   ports(layout::kIsaDebugExit, "isa-debug-exit", isa_debug_exit_);
   ports(layout::kExitPort, "exit port", exit_port_);
+  if (exec_) {
+    ports(layout::kExecPort, "exec port", exec_port_);
+  }
   ports(layout::kPvpanic, "pvpanic", pvpanic_);
   ports(layout::kAcpiSleep, "acpi sleep", acpi_sleep_);
   ports(layout::kAcpiReset, "acpi reset", acpi_reset_);
@@ -166,7 +173,11 @@ void Machine::attach_virtio(const Config& config) {
                                         stop_.request({.kind = Ending::Kind::HostError, .detail = std::string{what}});
                                       },
                                   .console = std::move(hooks),
+                                  .exec = exec_ ? exec_->hooks() : std::vector<virtio::Console::Hooks>{},
                                   .recorder = recorder_.get()});
+  if (exec_) {
+    exec_->connect(*virtio_->console());
+  }
   if (shared) {
     input_switch_.emplace(virtio_->console()->port(), uart_);
     serial_.connect(*input_switch_);
@@ -300,7 +311,11 @@ Ending Machine::run() {
   if (virtio_->console() != nullptr) {
     unread_ += virtio_->console()->finish(kPatience);
   }
-  return *stop_.ending();
+  auto ending = *stop_.ending();
+  if (exec_) {
+    ExecSession::amend(ending);
+  }
+  return ending;
 }
 
 /// Before its thread has begun, its first entry is where it will look around.

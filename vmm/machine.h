@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "devices/acpi_power.h"
+#include "devices/exec_port.h"
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
 #include "devices/pvpanic.h"
@@ -21,6 +22,7 @@
 #include "vmm/config.h"
 #include "vmm/debug/finding.h"
 #include "vmm/debug/vcpu_activity.h"
+#include "vmm/exec.h"
 #include "vmm/flight_recorder.h"
 #include "vmm/input_switch.h"
 #include "vmm/kvm/coalesced.h"
@@ -129,9 +131,11 @@ class Machine {
   AcpiEvents acpi_events_{ged_irq_};
   ExitPort exit_port_{stop_};
   IsaDebugExit isa_debug_exit_{stop_};
+  ExecPort exec_port_{stop_};
   PvPanic pvpanic_{stop_};
 
   Buses buses_;  // frozen once all devices are attached
+  std::optional<ExecSession> exec_;
   std::optional<VirtioDevices> virtio_;
   bool hvc_has_stdin_ = false;               // alone
   std::optional<InputSwitch> input_switch_;  // when stdin is for whichever console listens

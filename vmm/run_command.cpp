@@ -70,10 +70,13 @@ void follow_terminal_size(Machine& machine) {
   }
 }
 
-/// The first SIGINT or SIGTERM presses the power button, the second ends the VM. SIGWINCH says that a size has
-/// changed: the terminal's, or that of a disk's image. SIGUSR1 lets gdb in, SIGUSR2 asks for statistics.
-void handle_signals(SignalWatch& signals, Machine& machine, GdbAccess& gdb, const StartClock& clock) {
-  signals.deliver(machine.loop(), [&machine, &gdb, &clock, asked = false](int signal) mutable {
+/// The first SIGINT or SIGTERM presses the power button, the second ends the VM; with --exec nobody is there to answer
+/// a button, and the first one does. SIGWINCH says that a size has changed: the terminal's, or that of a disk's image.
+/// SIGUSR1 lets gdb in, SIGUSR2 asks for statistics.
+void handle_signals(SignalWatch& signals, Machine& machine, const Config& config, GdbAccess& gdb,
+                    const StartClock& clock) {
+  const bool exec = config.exec.has_value();
+  signals.deliver(machine.loop(), [&machine, &gdb, &clock, exec, asked = false](int signal) mutable {
     if (signal == SIGUSR1) {
       gdb.open_now(kGdbDefault);
       return;
@@ -87,8 +90,10 @@ void handle_signals(SignalWatch& signals, Machine& machine, GdbAccess& gdb, cons
       machine.resize_disks();
       return;
     }
-    if (asked) {
-      machine.stop({.kind = Ending::Kind::Signal, .code = signal, .detail = fmt::format("a second signal {}", signal)});
+    if (asked || exec) {
+      machine.stop({.kind = Ending::Kind::Signal,
+                    .code = signal,
+                    .detail = fmt::format("{}signal {}", exec ? "" : "a second ", signal)});
       return;
     }
     asked = true;
@@ -173,7 +178,7 @@ Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   if (command.gdb_wait) {
     gdb.wait_for_client();
   }
-  handle_signals(signals, machine, gdb, clock);
+  handle_signals(signals, machine, config, gdb, clock);
   std::ranges::for_each(machine.notices(), say);
   auto ending = run_on_terminal(machine, config);
   gdb.machine_ended(ending.kind == Ending::Kind::GuestExit ? ending.code : 0);

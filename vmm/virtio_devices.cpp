@@ -10,6 +10,7 @@
 #include "devices/virtio/rng.h"
 #include "net/tap.h"
 #include "vmm/base/error.h"
+#include "vmm/exec.h"
 #include "vmm/x86_64/layout.h"
 
 namespace martlet {
@@ -62,11 +63,13 @@ void VirtioDevices::create(const Config& config, const Host& host) {
   for (const auto& options : config.nics) {
     devices_.push_back(make_net(host.loop, host.memory, options));
   }
-  if (config.console || !config.ports.empty()) {
+  auto ports = config.exec ? exec_ports() : std::vector<virtio::PortOptions>{};
+  ports.insert(ports.end(), config.ports.begin(), config.ports.end());
+  if (config.console || !ports.empty()) {
     const SerialTarget nowhere{.kind = SerialTarget::Kind::Null, .path = {}};
     auto console = std::make_unique<virtio::Console>(
-        host.loop, virtio::ConsoleOptions{.target = config.console.value_or(nowhere), .ports = config.ports},
-        host.console);
+        host.loop, virtio::ConsoleOptions{.target = config.console.value_or(nowhere), .ports = std::move(ports)},
+        host.console, host.exec);
     console_ = console.get();
     devices_.push_back(std::move(console));
   }

@@ -30,7 +30,8 @@ class VirtioDevices {
     Buses& buses;  ///< not yet frozen
     KvmTrouble trouble;
     virtio::Console::Hooks console;
-    FlightRecorder* recorder = nullptr;  ///< null: nobody wants to know
+    std::vector<virtio::Console::Hooks> exec;  ///< of exec_ports()
+    FlightRecorder* recorder = nullptr;        ///< null: nobody wants to know
   };
   /// Throws HostError.
   VirtioDevices(const Config& config, const Host& host);

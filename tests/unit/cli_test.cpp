@@ -49,6 +49,15 @@ TEST(CommandLine, EveryOptionReachesTheConfig) {
   EXPECT_TRUE(run.stats);
 }
 
+TEST(CommandLine, ExecSilencesTheSerialConsoleUnlessToldWhereTo) {
+  const auto config = parse_run({"run", "bzImage", "--root", "dir", "--exec", "make -C /src test"}).config;
+  EXPECT_EQ(config.exec, "make -C /src test");
+  EXPECT_EQ(config.serial.kind, SerialTarget::Kind::Null);
+  EXPECT_EQ(parse_run({"run", "bzImage", "--exec", "x", "--serial", "file=log"}).config.serial.kind,
+            SerialTarget::Kind::File);
+  EXPECT_EQ(parse_run({"run", "bzImage"}).config.serial.kind, SerialTarget::Kind::Stdio);
+}
+
 TEST(CommandLine, DevicesReachTheConfigInTheirOrder) {
   const auto config =
       parse_run({"run", "bzImage", "-d", "a.img,serial=one", "--disk", "path=b.img,readonly=on", "-n", "bridge=br0",

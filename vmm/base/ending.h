@@ -15,7 +15,8 @@ struct Ending {
   enum class Kind {
     PowerOff,     ///< the guest switched itself off (ACPI S5)
     Reset,        ///< the guest asked for a reset
-    GuestExit,    ///< the guest wrote its exit code, see `code`
+    GuestExit,    ///< the guest wrote its exit code, or the command of --exec ended, see `code`
+    ExecFailed,   ///< the command of --exec could not be run, or the guest ended before it did, see `code`
     Panic,        ///< the guest's kernel said that it panicked
     TripleFault,  ///< the CPU gave up: a fault while delivering a double fault
     KvmError,     ///< KVM could not go on: internal error, failed entry, unknown exit
@@ -26,8 +27,12 @@ struct Ending {
     Quit,         ///< Ctrl-A x
     HostError,    ///< the host let the running VM down
   };
+  static constexpr int kCannotExec = 125;  ///< ExecFailed: as for all that `git bisect run` skips
+  static constexpr int kExecLost = 126;    ///< … or the guest was lost
+
   Kind kind = Kind::PowerOff;
-  int code = 0;          ///< GuestExit: the exit code; Signal: the signal
+  int code = 0;          ///< GuestExit, ExecFailed: the exit code; Signal: the signal
+  int signal = 0;        ///< GuestExit: what killed the command of --exec, 0 when nothing did
   int vcpu = -1;         ///< the vCPU that ended it, -1 when none did
   std::string detail{};  ///< one line for people: by which route, where
 };

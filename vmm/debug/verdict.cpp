@@ -20,6 +20,8 @@ std::string_view name_of_ending(Ending::Kind kind) noexcept {
       return "reset";
     case Ending::Kind::GuestExit:
       return "guest-exit";
+    case Ending::Kind::ExecFailed:
+      return "exec-failed";
     case Ending::Kind::Panic:
       return "panic";
     case Ending::Kind::TripleFault:
@@ -49,6 +51,7 @@ int exit_code_of(const Ending& ending) noexcept {
     case Ending::Kind::Judged:
       return static_cast<int>(ExitCode::Success);
     case Ending::Kind::GuestExit:
+    case Ending::Kind::ExecFailed:
       return ending.code;
     case Ending::Kind::Panic:
     case Ending::Kind::TripleFault:
@@ -113,6 +116,7 @@ Verdict verdict_of(const Ending& ending, std::chrono::milliseconds elapsed) {
   return {.name = std::string{name_of_ending(ending.kind)},
           .exit_code = exit_code_of(ending),
           .detail = ending.detail,
+          .signal = ending.signal,
           .vcpu = ending.vcpu,
           .at = elapsed,
           .elapsed = elapsed,
@@ -135,6 +139,9 @@ std::string to_json(const Verdict& verdict, const std::vector<std::string>& comm
   json["detail"] = verdict.detail;
   if (!verdict.where.empty()) {
     json["where"] = verdict.where;
+  }
+  if (verdict.signal != 0) {
+    json["signal"] = verdict.signal;
   }
   if (verdict.vcpu >= 0) {
     json["vcpu"] = verdict.vcpu;

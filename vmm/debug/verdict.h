@@ -36,6 +36,7 @@ struct Verdict {
   int exit_code = 0;
   std::string detail{};                 ///< one line for people, without what follows here
   std::string where{};                  ///< the kernel's function, if that is known
+  int signal = 0;                       ///< which one killed the command of --exec, 0 when none did
   int vcpu = -1;                        ///< the one concerned, -1 when none is
   std::chrono::milliseconds at{};       ///< since the start: when it was settled
   std::chrono::milliseconds elapsed{};  ///< since the start: when the VM had ended
