@@ -32,7 +32,7 @@ constexpr std::string_view kRunFooter = R"(Examples:
 Unless -a says otherwise, the kernel gets panic=-1 and console=ttyS0 (or hvc0, with --console).
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
 SIGINT or SIGTERM presses the power button; a second one ends the VM.
-SIGWINCH: the terminal, or a disk's image, has another size now. SIGUSR1: wait for gdb from now on. SIGUSR2: print statistics now.
+SIGWINCH: the terminal, or a disk's image, has another size now. SIGQUIT: write a bundle now. SIGUSR1: wait for gdb from now on. SIGUSR2: print statistics now.
 
 Exit code:
   the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4);
@@ -283,6 +283,15 @@ Command parse_command_line(int argc, const char* const* argv) {
       ->type_name("ADDRESS")
       ->group("Debugging");
   run_app->add_flag("--gdb-wait", run.gdb_wait, "Stop before the first instruction, until gdb says go [--gdb 1234]")
+      ->group("Debugging");
+  run_app
+      ->add_option("--bundle", run.bundle,
+                   "When the verdict is bad, write what can be known of it to DIR: consoles, the kernel's log,\n"
+                   "registers and backtraces, last exits, a vmcore")
+      ->type_name("DIR")
+      ->group("Debugging");
+  run_app->add_option("--vmlinux", run.vmlinux, "The kernel's ELF file or System.map, for backtraces")
+      ->type_name("FILE")
       ->group("Debugging");
   run_app->add_flag("--nokaslr", nokaslr, "Put the kernel where it was linked, for debuggers: nokaslr")
       ->group("Debugging");

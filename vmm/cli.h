@@ -31,6 +31,8 @@ struct RunCommand {
   bool stats = false;
   std::optional<std::string> gdb;  ///< where to listen, as gdb::Server::Options has it
   bool gdb_wait = false;
+  std::optional<std::string> bundle;  ///< a directory for what can be known of a failure
+  std::string vmlinux;                ///< the kernel's ELF file or System.map, for its symbols; "" without
 };
 /// martlet check
 struct CheckCommand {};

@@ -23,6 +23,7 @@
 #include "vmm/x86_64/layout.h"
 #include "vmm/x86_64/platform.h"
 #include "vmm/x86_64/ram.h"
+#include "vmm/x86_64/vcpu_registers.h"
 
 namespace martlet {
 namespace {
@@ -335,6 +336,14 @@ void Machine::look(std::function<void()> look) {
       standstill_->release();
     }
   });
+}
+
+std::vector<CpuState> Machine::cpu_states() const {
+  std::vector<CpuState> states;
+  for (const auto& cpu : cpus_) {
+    states.push_back(read_cpu_state(cpu->vcpu).value_or(CpuState{}));
+  }
+  return states;
 }
 
 void Machine::hold() {

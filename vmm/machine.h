@@ -33,6 +33,7 @@
 #include "vmm/standstill.h"
 #include "vmm/start_clock.h"
 #include "vmm/virtio_devices.h"
+#include "vmm/x86_64/cpu_state.h"
 
 namespace martlet {
 
@@ -90,6 +91,9 @@ class Machine {
   void look(std::function<void()> look);
   /// What each vCPU is about. Inside look().
   [[nodiscard]] std::vector<VcpuSample> sample_cpus() const;
+  /// All that is known of each vCPU. Inside look(), or after run().
+  [[nodiscard]] std::vector<CpuState> cpu_states() const;
+  [[nodiscard]] const GuestMemory& memory() const noexcept { return memory_; }
   /// A debugger holds all vCPUs.
   [[nodiscard]] bool at_rest() const { return standstill_->reached(); }
   /// The machine as a debugger sees it. Once at most; on the loop's thread.

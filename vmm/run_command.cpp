@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "vmm/base/error.h"
+#include "vmm/bundle.h"
 #include "vmm/debug/judge.h"
 #include "vmm/debug/junit.h"
 #include "vmm/debug/trace.h"
@@ -41,7 +42,7 @@ Config with_recording(const RunCommand& command) {
   if (command.trace_file) {
     config.recorded_exits = kExitsTraced;
     config.recorded_queues = true;
-  } else if (command.stats) {
+  } else if (command.stats || command.bundle) {
     config.recorded_exits = kExitsKept;
   }
   return config;
@@ -70,13 +71,25 @@ void follow_terminal_size(Machine& machine) {
   }
 }
 
+/// Who does what signals ask for.
+struct Attendants {
+  GdbAccess& gdb;
+  Bundles& bundles;
+  const StartClock& clock;
+  bool exec;
+};
+
 /// The first SIGINT or SIGTERM presses the power button, the second ends the VM; with --exec nobody is there to answer
 /// a button, and the first one does. SIGWINCH says that a size has changed: the terminal's, or that of a disk's image.
-/// SIGUSR1 lets gdb in, SIGUSR2 asks for statistics.
-void handle_signals(SignalWatch& signals, Machine& machine, const Config& config, GdbAccess& gdb,
-                    const StartClock& clock) {
-  const bool exec = config.exec.has_value();
-  signals.deliver(machine.loop(), [&machine, &gdb, &clock, exec, asked = false](int signal) mutable {
+/// SIGQUIT asks for a bundle, SIGUSR1 lets gdb in, SIGUSR2 asks for statistics.
+void handle_signals(SignalWatch& signals, Machine& machine, const Attendants& attendants) {
+  auto& [gdb, bundles, clock, exec] = attendants;
+  signals.deliver(machine.loop(), [&machine, &gdb = gdb, &bundles = bundles, &clock = clock, exec = exec,
+                                   asked = false](int signal) mutable {
+    if (signal == SIGQUIT) {
+      bundles.write_now();
+      return;
+    }
     if (signal == SIGUSR1) {
       gdb.open_now(kGdbDefault);
       return;
@@ -142,19 +155,23 @@ Ending run_on_terminal(Machine& machine, const Config& config) {
 
 Supervisor::Time start_of(const StartClock& clock) { return Supervisor::Time{std::chrono::nanoseconds{clock.begin()}}; }
 
+std::chrono::milliseconds elapsed_since(const StartClock& clock) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start_of(clock));
+}
+
 /// What must not outlive the machine.
 struct Leaving {
   std::optional<Supervisor>& supervisor;
   ~Leaving() { supervisor.reset(); }
 };
 
-Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
+Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   const auto config = with_recording(command);
   std::optional<TraceFile> trace;
   if (command.trace_file) {
     trace.emplace(*command.trace_file);
   }
-  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGUSR1, SIGUSR2};
+  SignalWatch signals{SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGQUIT, SIGUSR1, SIGUSR2};
   EscapeFilter filter;
   std::optional<Supervisor> supervisor;
   Machine* typed_at = nullptr;  // nothing is typed before the loop runs
@@ -162,7 +179,11 @@ Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   if (has_stdin(config) && ::isatty(STDIN_FILENO) == 1) {
     front_end.typed = [&](std::span<const std::byte> keys) { obey(filter, keys, *typed_at); };
   }
+  Bundles* bundling = nullptr;
   front_end.said = [&](ConsoleName console, std::span<const std::byte> output) {
+    if (bundling != nullptr) {
+      bundling->hear(output);
+    }
     if (supervisor) {
       supervisor->hear(console, output);
     }
@@ -178,7 +199,9 @@ Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   if (command.gdb_wait) {
     gdb.wait_for_client();
   }
-  handle_signals(signals, machine, config, gdb, clock);
+  Bundles bundles{command.bundle, quoted(command.command_line), command.vmlinux, machine};
+  bundling = command.bundle ? &bundles : nullptr;
+  handle_signals(signals, machine, {.gdb = gdb, .bundles = bundles, .clock = clock, .exec = config.exec.has_value()});
   std::ranges::for_each(machine.notices(), say);
   auto ending = run_on_terminal(machine, config);
   gdb.machine_ended(ending.kind == Ending::Kind::GuestExit ? ending.code : 0);
@@ -190,7 +213,11 @@ Ending run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
     machine.recorder()->write(*trace, clock);
     trace->finish();
   }
-  return ending;
+  auto verdict = judge.conclude(ending, elapsed_since(clock));
+  if (command.bundle && verdict.exit_code != 0) {
+    bundles.write(to_json(verdict, command.command_line));
+  }
+  return verdict;
 }
 
 void write_file(const Fd& file, const std::string& text, const std::string& path) {
@@ -228,17 +255,13 @@ int run_guest(const RunCommand& command) {
   };
   const Fd result = open(command.result_file);
   const Fd junit = open(command.junit_file);
-  std::optional<Judge> judge;
-  Ending ending;
+  Verdict verdict;
   try {
-    judge.emplace(command.rules);
-    ending = run_machine(command, clock, *judge);
+    Judge judge{command.rules};
+    verdict = run_machine(command, clock, judge);
   } catch (const HostError& error) {
-    ending = {.kind = Ending::Kind::HostError, .detail = error.what()};
+    verdict = verdict_of({.kind = Ending::Kind::HostError, .detail = error.what()}, elapsed_since(clock));
   }
-  const auto elapsed =
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start_of(clock));
-  auto verdict = judge ? judge->conclude(ending, elapsed) : verdict_of(ending, elapsed);
   if (command.exit_style == ExitStyle::Bisect) {
     verdict.exit_code = bisect_code(verdict);
   }
