@@ -32,7 +32,8 @@ constexpr std::string_view kRunFooter = R"(Examples:
 Unless -a says otherwise, the kernel gets panic=-1 and console=ttyS0 (or hvc0, with --console).
 On a terminal, Ctrl-A x ends the VM and Ctrl-A h shows the other keys.
 SIGINT or SIGTERM presses the power button; a second one ends the VM.
-SIGWINCH: the terminal, or a disk's image, has another size now. SIGQUIT: write a bundle now. SIGUSR1: wait for gdb from now on. SIGUSR2: print statistics now.
+SIGWINCH: the terminal, or a disk's image, has another size now. SIGQUIT: write a bundle now.
+SIGUSR1: wait for gdb from now on. SIGUSR2: print statistics now.
 
 Exit code:
   the guest's own, when it writes one byte to port 0x500 (or isa-debug-exit, 0xf4);
