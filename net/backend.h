@@ -2,6 +2,7 @@
 
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -78,6 +79,27 @@ class NetBackend {
   [[nodiscard]] virtual std::ptrdiff_t receive(std::uint16_t pair, std::span<const iovec> into) noexcept = 0;
   /// One frame and its header. The header is right: whoever calls has checked what a guest put there.
   [[nodiscard]] virtual std::ptrdiff_t send(std::uint16_t pair, std::span<const iovec> frame) noexcept = 0;
+
+  // --- Several frames, in order, by one system call where the backend knows how.
+
+  struct Transfer {
+    std::span<const iovec> vectors{};
+    std::ptrdiff_t result = 0;
+  };
+  /// As receive() for each. There may be frames after one whose result is EAGAIN: they came in meanwhile.
+  virtual void receive_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept {
+    for (auto& transfer : transfers) {
+      transfer.result = receive(pair, transfer.vectors);
+    }
+  }
+  /// As send() for each until one's result is EAGAIN or ENODEV: the rest get the same, and are not sent.
+  virtual void send_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept {
+    std::ptrdiff_t stopped = 0;
+    for (auto& transfer : transfers) {
+      transfer.result = stopped != 0 ? stopped : send(pair, transfer.vectors);
+      stopped = transfer.result == -EAGAIN || transfer.result == -ENODEV ? transfer.result : 0;
+    }
+  }
 };
 
 }  // namespace martlet

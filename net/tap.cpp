@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -251,6 +252,11 @@ void Tap::configure() {
   if (!set_offloads(0)) {
     throw HostError{name_ + ": the kernel refuses TUNSETOFFLOAD"};
   }
+  // The default. Somebody else's may have been given less, and then says EAGAIN.
+  never_full_ = std::ranges::all_of(queues_, [](const Fd& queue) {
+    int room = 0;
+    return ::ioctl(queue.get(), TUNGETSNDBUF, &room) == 0 && room == std::numeric_limits<int>::max();
+  });
   enabled_ = pairs();
   if (!enable_pairs(1)) {
     throw HostError{name_ + ": the kernel refuses TUNSETQUEUE"};
@@ -290,20 +296,49 @@ bool Tap::enable_pairs(std::uint16_t count) noexcept {
 namespace {
 
 std::ptrdiff_t result_of(ssize_t result) noexcept {
-  if (result >= 0) {
-    return result;
+  return result == -EBADFD ? -ENODEV : result;  // EBADFD: somebody deleted the interface
+}
+
+void translate(std::span<NetBackend::Transfer> transfers) noexcept {
+  for (auto& transfer : transfers) {
+    transfer.result = result_of(transfer.result);
   }
-  return errno == EBADFD ? -ENODEV : -errno;  // EBADFD: somebody deleted the interface
 }
 
 }  // namespace
 
 std::ptrdiff_t Tap::receive(std::uint16_t pair, std::span<const iovec> into) noexcept {
-  return result_of(::readv(queues_[pair].get(), into.data(), static_cast<int>(into.size())));
+  const auto got = ::readv(queues_[pair].get(), into.data(), static_cast<int>(into.size()));
+  return result_of(got < 0 ? -errno : got);
 }
 
 std::ptrdiff_t Tap::send(std::uint16_t pair, std::span<const iovec> frame) noexcept {
-  return result_of(::writev(queues_[pair].get(), frame.data(), static_cast<int>(frame.size())));
+  const auto sent = ::writev(queues_[pair].get(), frame.data(), static_cast<int>(frame.size()));
+  return result_of(sent < 0 ? -errno : sent);
+}
+
+void Tap::receive_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept {
+  if (!batch_ || transfers.size() == 1) {
+    NetBackend::receive_all(pair, transfers);
+    return;
+  }
+  batch_->read(queues_[pair].get(), transfers);
+  translate(transfers);
+}
+
+/// In one call a frame that finds no room would be overtaken: TAPs where that happens get theirs one by one.
+void Tap::send_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept {
+  if (!batch_ || !never_full_ || transfers.size() == 1) {
+    NetBackend::send_all(pair, transfers);
+    return;
+  }
+  batch_->write(queues_[pair].get(), transfers);
+  translate(transfers);
+  for (auto& transfer : transfers) {
+    if (transfer.result == -EAGAIN) {
+      transfer.result = -ENOBUFS;  // somebody changed it meanwhile: lost, for others have gone
+    }
+  }
 }
 
 std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "net/backend.h"
+#include "net/frame_batch.h"
 #include "net/options.h"
 #include "net/rtnetlink.h"
 #include "vmm/base/fd.h"
@@ -49,6 +50,8 @@ class Tap final : public NetBackend {
   [[nodiscard]] bool enable_pairs(std::uint16_t count) noexcept override;
   [[nodiscard]] std::ptrdiff_t receive(std::uint16_t pair, std::span<const iovec> into) noexcept override;
   [[nodiscard]] std::ptrdiff_t send(std::uint16_t pair, std::span<const iovec> frame) noexcept override;
+  void receive_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept override;
+  void send_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept override;
 
  private:
   Tap() = default;
@@ -57,7 +60,9 @@ class Tap final : public NetBackend {
 
   std::string name_;
   std::vector<Fd> queues_;
-  std::optional<LinkWatch> link_;  // where the interface is in our namespace
+  std::unique_ptr<FrameBatch> batch_ = FrameBatch::make();  // null where the host has no such thing
+  bool never_full_ = false;                                 // it takes all frames, at once
+  std::optional<LinkWatch> link_;                           // where the interface is in our namespace
   std::uint16_t enabled_ = 1;
   std::uint32_t offloads_ = 0;
   std::uint16_t mtu_ = 1500;

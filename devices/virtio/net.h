@@ -69,11 +69,12 @@ class Net final : public VirtioDevice {
   class Pace final : public NetPace {
    public:
     Pace(EventLoop& loop, const RateLimits& limits, std::function<void()> resume)
-        : throttle_{loop, limits, std::move(resume)} {}
-    [[nodiscard]] bool may_go() noexcept override { return throttle_.ready(); }
+        : batch_{limits.any() ? 1 : kNetBatch}, throttle_{loop, limits, std::move(resume)} {}
+    [[nodiscard]] std::size_t may_go() noexcept override { return throttle_.ready() ? batch_ : 0; }
     void went(std::uint64_t bytes) noexcept override { throttle_.count(bytes); }
 
    private:
+    std::size_t batch_;
     Throttle throttle_;
   };
   struct Pair {

@@ -13,9 +13,8 @@ constexpr std::size_t kHeader = sizeof(NetHeader);
 static_assert(kHeader == NetBackend::kHeaderSize);
 constexpr std::size_t kEthernetHeader = 14;
 constexpr std::size_t kUsualFrame = kHeader + 1500 + kEthernetHeader + 4;
-constexpr std::size_t kMostVectors = 1024;  // UIO_MAXIOV
-// Our header before the guest's buffers, our overflow behind.
-constexpr std::size_t kOwnVectors = 2;
+constexpr std::size_t kLongest = kHeader + NetBackend::kMaxFrame;
+constexpr unsigned kMostPatience = 64;
 
 }  // namespace
 
@@ -24,22 +23,29 @@ NetReceiver::NetReceiver(NetBackend& backend, std::uint16_t pair, NetPace& pace,
       pair_{pair},
       pace_{pace},
       counters_{counters},
-      overflow_{std::make_unique_for_overwrite<std::byte[]>(NetBackend::kMaxFrame)} {
-  vectors_.reserve(kMostVectors);
+      overflow_{std::make_unique_for_overwrite<std::byte[]>(kNetBatch * kLongest)},
+      frames_(kNetBatch) {
+  for (std::size_t i = 0; i < kNetBatch; ++i) {
+    frames_[i].overflow = {overflow_.get() + i * kLongest, kLongest};
+  }
+  transfers_.reserve(kNetBatch);
 }
 
 void NetReceiver::start(std::unique_ptr<VirtQueue> queue, std::uint64_t features) {
   stop();
   queue_ = std::move(queue);
   mergeable_ = (features & kNetMergeableBuffers) != 0;
-  chains_.reserve(queue_->setup().size);
   expected_ = kUsualFrame;
+  batch_ = 1;
 }
 
 void NetReceiver::stop() noexcept {
-  drop();
-  chains_.clear();  // back to the driver, empty
-  room_ = 0;
+  for (; first_ != end_; ++first_) {
+    counters_.dropped += frames_[first_].length != 0 ? 1 : 0;
+    take_chains_from(frames_[first_]);
+  }
+  spare_.clear();  // back to the driver, empty
+  taken_ = 0;
   queue_.reset();
 }
 
@@ -57,134 +63,169 @@ NetWait NetReceiver::run() noexcept {
 }
 
 NetWait NetReceiver::serve() noexcept {
-  for (int frames = 0; frames < kNetTurn; ++frames) {
-    if (held_ != 0 && !deliver()) {
-      return NetWait::Driver;
-    }
-    while (room_ < expected_ && (mergeable_ || chains_.empty()) && add_chain()) {
-    }
-    if (chains_.empty()) {
-      return NetWait::Driver;
-    }
-    if (!pace_.may_go()) {
-      return NetWait::Pace;
-    }
-    const auto got = read_frame();
-    if (got == -EAGAIN) {
-      return NetWait::Backend;
-    }
-    if (got == -ENODEV) {
-      return NetWait::Gone;
-    }
-    const auto length = static_cast<std::size_t>(std::max<std::ptrdiff_t>(got, 0));
-    if (length < kHeader + kEthernetHeader || !takes(offloads_, header_)) {
-      ++counters_.dropped;
-      continue;
-    }
-    if ((offloads_ & kChecksum) == 0) {
-      header_.flags = 0;  // §5.1.6.4.1
-    }
-    held_ = length;
-    expected_ = std::max({length, expected_ - expected_ / 8, kUsualFrame});
-    pace_.went(length - kHeader);
-    if (!deliver()) {
-      return NetWait::Driver;
-    }
+  if (!deliver_all()) {
+    return NetWait::Driver;
   }
-  return NetWait::Turn;
+  const auto most = pace_.may_go();
+  if (most == 0) {
+    return NetWait::Pace;
+  }
+  const auto count = prepare(std::min(batch_, most));
+  if (count == 0) {
+    return NetWait::Driver;
+  }
+  const auto wait = receive(count);
+  return deliver_all() ? wait : NetWait::Driver;
 }
 
-/// Takes another chain for frames. One that has not room for a header is given back (§5.1.6.3.1).
-bool NetReceiver::add_chain() noexcept {
+/// A read that finds nothing costs more than the loop, which knows whether there is more: so as many as there have
+/// been of late, and more after some reads in a row found all they wanted. After how many, experience tells.
+void NetReceiver::learn(std::size_t wanted, std::size_t found) noexcept {
+  if (found < wanted) {
+    batch_ = std::max<std::size_t>(found, 1);
+    patience_ = std::min(2 * patience_, kMostPatience);
+    full_reads_ = 0;
+  } else if (++full_reads_ >= patience_) {
+    batch_ = std::min(2 * batch_, kNetBatch);
+    patience_ = std::max(patience_ / 2, 1U);
+    full_reads_ = 0;
+  }
+}
+
+/// Gives chains to `wanted` frames, or to as many as there are chains for.
+std::size_t NetReceiver::prepare(std::size_t wanted) noexcept {
+  std::size_t count = 0;
+  for (; count < wanted; ++count) {
+    auto& frame = frames_[count];
+    while (frame.room < expected_ && (mergeable_ || frame.chains.empty()) && add_chain(frame)) {
+    }
+    // One must do with what there is. Others would have what it may come to need.
+    if (frame.chains.empty() || (count != 0 && mergeable_ && frame.room < expected_)) {
+      take_chains_from(frame);
+      break;
+    }
+  }
+  return count;
+}
+
+/// Takes another chain for `frame`. One that has not room for a header is given back (§5.1.6.3.1).
+bool NetReceiver::add_chain(NetArrival& frame) noexcept {
+  if (!spare_.empty()) {
+    frame.room += spare_.front().chain.writable_bytes();
+    frame.chains.push_back(std::move(spare_.front()));
+    spare_.pop_front();
+    return true;
+  }
   for (std::uint16_t tries = queue_->setup().size; tries > 0; --tries) {
     auto chain = queue_->pop();
     if (!chain) {
       return false;
     }
     if (chain->writable_bytes() >= kHeader) {
-      room_ += chain->writable_bytes();
-      chains_.push_back({std::move(*chain), 0});
+      frame.room += chain->writable_bytes();
+      frame.chains.push_back({std::move(*chain), 0});
+      ++taken_;
       return true;
     }
   }
   return false;
 }
 
-std::ptrdiff_t NetReceiver::read_frame() noexcept {
-  // A chain has no more buffers than its queue descriptors (§2.7.5.3.1), so the first always fits.
-  vectors_.clear();
-  vectors_.push_back({&header_, kHeader});
-  direct_ = 0;
-  direct_chains_ = 0;
-  for (const auto& [chain, written] : chains_) {
-    if (direct_ >= expected_ || vectors_.size() + chain.writable().size() + kOwnVectors > kMostVectors) {
-      break;
-    }
-    std::size_t skip = direct_ == 0 ? kHeader : 0;  // which is there already
-    for (auto buffer : chain.writable()) {
-      const auto skipped = std::min(skip, buffer.size());
-      skip -= skipped;
-      buffer = buffer.subspan(skipped);
-      if (!buffer.empty()) {
-        vectors_.push_back({buffer.data(), buffer.size()});
-      }
-    }
-    direct_ += chain.writable_bytes();
-    ++direct_chains_;
-  }
-  vectors_.push_back({overflow_.get(), NetBackend::kMaxFrame});
-  return backend_.receive(pair_, vectors_);
+/// What it has not used serves others.
+void NetReceiver::take_chains_from(NetArrival& frame) noexcept {
+  std::ranges::move(frame.chains, std::back_inserter(spare_));
+  frame.chains.clear();
+  frame.room = 0;
 }
 
-/// Gives the frame to the driver; false when buffers are missing.
-bool NetReceiver::deliver() noexcept {
-  while (mergeable_ && room_ < held_ && chains_.size() < queue_->setup().size && add_chain()) {
+/// Reads into the first `count` frames. Turn: there may be more.
+NetWait NetReceiver::receive(std::size_t count) noexcept {
+  transfers_.clear();
+  for (auto& frame : std::span{frames_}.first(count)) {
+    frame.aim(expected_);
+    transfers_.push_back({.vectors = frame.vectors});
   }
-  if (room_ < held_) {
+  backend_.receive_all(pair_, transfers_);
+  first_ = 0;
+  end_ = count;
+  auto wait = NetWait::Turn;
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto result = transfers_[i].result;
+    frames_[i].length = 0;
+    if (result == -ENODEV) {
+      wait = NetWait::Gone;
+    } else if (result != -EAGAIN) {
+      ++found;
+      look_at(frames_[i], result);
+    } else if (wait == NetWait::Turn) {
+      wait = NetWait::Backend;
+    }
+  }
+  learn(count, found);
+  return wait;
+}
+
+void NetReceiver::look_at(NetArrival& frame, std::ptrdiff_t result) noexcept {
+  const auto length = static_cast<std::size_t>(std::max<std::ptrdiff_t>(result, 0));
+  if (length < kHeader + kEthernetHeader || length > kLongest || !takes(offloads_, frame.header)) {
+    ++counters_.dropped;
+    return;
+  }
+  if ((offloads_ & kChecksum) == 0) {
+    frame.header.flags = 0;  // §5.1.6.4.1
+  }
+  frame.length = length;
+  expected_ = std::max({length, expected_ - expected_ / 8, kUsualFrame});
+  pace_.went(length - kHeader);
+}
+
+/// Gives what was read to the driver; false when buffers are missing.
+bool NetReceiver::deliver_all() noexcept {
+  while (first_ != end_ && deliver()) {
+    ++first_;
+  }
+  return first_ == end_;
+}
+
+/// Gives the first frame to the driver; false when buffers are missing.
+bool NetReceiver::deliver() noexcept {
+  auto& frame = frames_[first_];
+  if (frame.length != 0 && !make_room()) {
     // Without mergeable buffers it never fits; with them it will, unless these are all the driver has.
-    if (mergeable_ && chains_.size() < queue_->setup().size) {
+    if (mergeable_ && taken_ < queue_->setup().size) {
       return false;
     }
-    drop();
-    return true;
+    ++counters_.dropped;
+    frame.length = 0;
   }
-  move_overflow();
-  give_back();
-  ++counters_.frames;
-  counters_.bytes += held_ - kHeader;
-  held_ = 0;
+  if (frame.length != 0) {
+    const auto count = frame.fill_chains();
+    if (count == 1) {
+      queue_->complete(std::move(frame.chains.front().chain), frame.chains.front().written);
+    } else {
+      queue_->complete_together(std::span{frame.chains}.first(count));
+    }
+    taken_ -= count;
+    frame.chains.erase(frame.chains.begin(), frame.chains.begin() + static_cast<std::ptrdiff_t>(count));
+    ++counters_.frames;
+    counters_.bytes += frame.length - kHeader;
+  }
+  take_chains_from(frame);
   return true;
 }
 
-void NetReceiver::move_overflow() noexcept {
-  std::span<const std::byte> rest{overflow_.get(), held_ > direct_ ? held_ - direct_ : 0};
-  for (std::size_t i = direct_chains_; !rest.empty(); ++i) {
-    rest = rest.subspan(ChainWriter{chains_[i].chain}.copy(rest));
-  }
-}
-
-void NetReceiver::give_back() noexcept {
-  std::size_t left = held_;
-  std::size_t count = 0;
-  for (; left != 0; ++count) {
-    auto& [chain, written] = chains_[count];
-    written = static_cast<std::uint32_t>(std::min<std::size_t>(left, chain.writable_bytes()));
-    room_ -= chain.writable_bytes();
-    left -= written;
-  }
-  header_.num_buffers = static_cast<std::uint16_t>(count);  // 1 without mergeable buffers, §5.1.6.4.1
-  [[maybe_unused]] const bool fits = ChainWriter{chains_.front().chain}.write(header_);
-  if (count == 1) {
-    queue_->complete(std::move(chains_.front().chain), chains_.front().written);
-  } else {
-    queue_->complete_together({chains_.data(), count});
-  }
-  chains_.erase(chains_.begin(), chains_.begin() + static_cast<std::ptrdiff_t>(count));
-}
-
-void NetReceiver::drop() noexcept {
-  if (std::exchange(held_, 0) != 0) {
-    ++counters_.dropped;
+/// For the first frame; those that came after it may have to wait in buffers of our own.
+bool NetReceiver::make_room() noexcept {
+  auto& frame = frames_[first_];
+  for (auto last = end_;;) {
+    while (mergeable_ && frame.room < frame.length && add_chain(frame)) {
+    }
+    if (frame.room >= frame.length || !mergeable_ || --last == first_) {
+      return frame.room >= frame.length;
+    }
+    frames_[last].unload();
+    take_chains_from(frames_[last]);
   }
 }
 

@@ -13,7 +13,9 @@ constexpr std::size_t kMostVectors = 1024;  // UIO_MAXIOV
 }  // namespace
 
 NetTransmitter::NetTransmitter(NetBackend& backend, std::uint16_t pair, NetPace& pace, NetCounters& counters)
-    : backend_{backend}, pair_{pair}, pace_{pace}, counters_{counters}, vectors_(kMostVectors) {}
+    : backend_{backend}, pair_{pair}, pace_{pace}, counters_{counters}, frames_(kNetBatch) {
+  transfers_.reserve(kNetBatch);
+}
 
 void NetTransmitter::start(std::unique_ptr<VirtQueue> queue, std::uint64_t features) {
   stop();
@@ -22,7 +24,9 @@ void NetTransmitter::start(std::unique_ptr<VirtQueue> queue, std::uint64_t featu
 }
 
 void NetTransmitter::stop() noexcept {
-  waiting_.reset();
+  for (; first_ != end_; ++first_) {
+    frames_[first_].chain.reset();
+  }
   full_ = false;
   queue_.reset();
 }
@@ -42,55 +46,101 @@ NetWait NetTransmitter::run(Link link) noexcept {
 }
 
 NetWait NetTransmitter::serve(Link link) noexcept {
-  for (int frames = 0; frames < kNetTurn; ++frames) {
-    if (!waiting_ && !(waiting_ = queue_->pop())) {
-      return NetWait::Driver;
+  for (std::size_t frames = 0; frames < kNetTurn;) {
+    if (first_ == end_) {
+      const auto taken = take();
+      if (taken == 0) {
+        return NetWait::Driver;
+      }
+      frames += taken;
     }
-    if (link == Link::Carry) {
-      if (!pace_.may_go()) {
-        return NetWait::Pace;
-      }
-      const auto sent = send(*waiting_);
-      if (sent == -EAGAIN) {
-        return NetWait::Backend;
-      }
-      if (sent == -ENODEV) {
-        return NetWait::Gone;
-      }
-      if (sent > static_cast<std::ptrdiff_t>(sizeof(NetHeader))) {
-        const auto bytes = static_cast<std::uint64_t>(sent) - sizeof(NetHeader);
-        ++counters_.frames;
-        counters_.bytes += bytes;
-        pace_.went(bytes);
-      } else {
+    if (link == Link::Drop) {
+      for (; first_ != end_; ++first_) {
         ++counters_.dropped;
+        finish(frames_[first_]);
       }
-    } else {
-      ++counters_.dropped;
+      continue;
     }
-    queue_->complete(std::move(*waiting_), 0);
-    waiting_.reset();
+    if (first_ == end_) {
+      continue;
+    }
+    const auto most = pace_.may_go();
+    if (most == 0) {
+      return NetWait::Pace;
+    }
+    const auto wait = send(std::min(most, end_ - first_));
+    if (wait != NetWait::Driver) {
+      return wait;
+    }
   }
   return NetWait::Turn;
 }
 
-/// As NetBackend::send(), or -EINVAL for a frame that no backend shall see.
-std::ptrdiff_t NetTransmitter::send(const DescriptorChain& chain) noexcept {
-  ChainReader reader{chain};
+/// Takes frames from the queue, and drops those that no backend shall see. Returns how many there were.
+std::size_t NetTransmitter::take() noexcept {
+  first_ = end_ = 0;
+  std::size_t taken = 0;
+  for (; taken < kNetBatch; ++taken) {
+    auto& frame = frames_[end_];
+    frame.chain = queue_->pop();
+    if (!frame.chain) {
+      break;
+    }
+    if (check(frame)) {
+      ++end_;
+    } else {
+      ++counters_.dropped;
+      finish(frame);
+    }
+  }
+  return taken;
+}
+
+bool NetTransmitter::check(Departure& frame) const noexcept {
+  ChainReader reader{*frame.chain};
   const auto guest = reader.read<NetHeader>();
-  if (!guest) {
-    return -EINVAL;
-  }
-  auto header = check_header(*guest, reader.remaining(), offloads_);
+  const auto header = guest ? check_header(*guest, reader.remaining(), offloads_) : std::nullopt;
   if (!header) {
-    return -EINVAL;
+    return false;
   }
-  vectors_[0] = {&*header, sizeof *header};
-  const auto frame = reader.take(std::span{vectors_}.subspan(1));
-  if (reader.remaining() != 0) {
-    return -EINVAL;  // in too many pieces for one system call
+  frame.header = *header;
+  frame.vectors.resize(std::min(frame.chain->readable().size() + 1, kMostVectors));
+  frame.vectors[0] = {.iov_base = &frame.header, .iov_len = sizeof frame.header};
+  const auto parts = reader.take(std::span{frame.vectors}.subspan(1));
+  frame.vectors.resize(parts.size() + 1);
+  return reader.remaining() == 0;  // else in too many pieces for one system call
+}
+
+/// Sends the first `count` that wait. Driver: all of them have gone.
+NetWait NetTransmitter::send(std::size_t count) noexcept {
+  transfers_.clear();
+  for (std::size_t i = 0; i < count; ++i) {
+    transfers_.push_back({.vectors = frames_[first_ + i].vectors});
   }
-  return backend_.send(pair_, {vectors_.data(), frame.size() + 1});
+  backend_.send_all(pair_, transfers_);
+  for (const auto& transfer : transfers_) {
+    if (transfer.result == -EAGAIN) {
+      return NetWait::Backend;
+    }
+    if (transfer.result == -ENODEV) {
+      return NetWait::Gone;
+    }
+    if (transfer.result > static_cast<std::ptrdiff_t>(sizeof(NetHeader))) {
+      const auto bytes = static_cast<std::uint64_t>(transfer.result) - sizeof(NetHeader);
+      ++counters_.frames;
+      counters_.bytes += bytes;
+      pace_.went(bytes);
+    } else {
+      ++counters_.dropped;
+    }
+    finish(frames_[first_++]);
+  }
+  return NetWait::Driver;
+}
+
+void NetTransmitter::finish(Departure& frame) noexcept {
+  queue_->complete(std::move(*frame.chain), 0);
+  frame.chain.reset();
 }
 
 }  // namespace martlet::virtio

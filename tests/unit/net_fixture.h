@@ -82,6 +82,9 @@ class FakeBackend final : public NetBackend {
     }
     const Frame frame = std::move(self.to_guest.front());
     self.to_guest.pop_front();
+    if (self.to_guest.empty()) {
+      drain_counter(self.ready.get());
+    }
     std::size_t done = 0;
     for (const auto& vector : into) {
       const auto part = std::min(vector.iov_len, frame.size() - done);

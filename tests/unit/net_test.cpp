@@ -205,13 +205,92 @@ TEST_P(NetRings, ABatchInterruptsOnce) {
   EXPECT_EQ(bench.driver.interrupts(1), 1U);
 }
 
+/// `frames` at once, as it is when the guest was away.
+void push_together(NetBench& bench, const std::vector<Frame>& frames) {
+  bench.on_loop([&] {
+    for (const auto& frame : frames) {
+      bench.backend->push(with_header({}, frame));
+    }
+  });
+  bench.settle();
+}
+
+/// So many frames that the device expects many. It has no buffers then, and reads again when it gets some.
+void rush(NetBench& bench) {
+  constexpr int kFrames = 1 + 2 + 4 + 8 + 16;
+  bench.offer(2000, kFrames);
+  push_together(bench, std::vector<Frame>(kFrames, payload(60)));
+  for (int i = 0; i < kFrames; ++i) {
+    EXPECT_EQ(frame_of(bench.take()), payload(60));
+  }
+}
+
+TEST_P(NetRings, FramesThatComeTogetherStayInOrder) {
+  NetBench bench{setup()};
+  bench.start_all();
+  unsigned seed = 0;
+  for (const unsigned count : {1U, 7U, 2U, 30U, 3U, 0U, 16U, 17U}) {
+    bench.offer(2000, 40 - static_cast<int>(bench.driver.in_flight(0)));
+    std::vector<Frame> frames;
+    while (frames.size() < count) {
+      frames.push_back(payload(60 + 40 * frames.size(), ++seed));
+    }
+    push_together(bench, frames);
+    for (const auto& frame : frames) {
+      EXPECT_EQ(frame_of(bench.take()), frame);
+    }
+    EXPECT_FALSE(bench.driver.take_used(0));
+  }
+  EXPECT_EQ(bench.net->statistics().received.dropped, 0U);
+}
+
+TEST_P(NetRings, ALongFrameTakesTheBuffersOfThoseBehindIt) {
+  NetBench bench{setup()};
+  bench.start_all();
+  rush(bench);
+  push_together(bench, {payload(4000, 1), payload(300, 2), payload(60, 3)});
+  bench.offer(200, 24);  // for three frames of the usual size
+  EXPECT_EQ(frame_of(bench.take()), payload(4000, 1));
+  EXPECT_EQ(frame_of(bench.take()), payload(300, 2));
+  EXPECT_EQ(frame_of(bench.take()), payload(60, 3));
+  EXPECT_EQ(bench.driver.in_flight(0), 0U);
+}
+
+TEST_P(NetRings, ALongFrameThatNeverFitsCostsThoseBehindItNothing) {
+  NetBench bench{setup()};
+  bench.start_all();
+  rush(bench);
+  push_together(bench, {payload(5000, 1), payload(1000, 2)});
+  bench.offer(50, 64);  // the whole ring holds 3200 bytes
+  EXPECT_EQ(frame_of(bench.take()), payload(1000, 2));
+  EXPECT_EQ(bench.net->statistics().received.dropped, 1U);
+}
+
+TEST_P(NetRings, FramesThatLackBuffersGoBackWithTheirQueue) {
+  NetBench bench{setup()};
+  for (int round = 0; round < 3; ++round) {
+    bench.start_all();
+    rush(bench);
+    push_together(bench, {payload(60), payload(9000), payload(62)});  // the first takes one, the rest wait
+    bench.offer(200, 24);
+    bench.on_loop([&] { bench.net->stop(); });
+    unsigned empty = 0;
+    while (const auto used = bench.driver.take_used(0)) {
+      empty += used->written == 0 ? 1U : 0U;
+    }
+    EXPECT_EQ(empty, 23U);
+    EXPECT_EQ(bench.driver.in_flight(0), 0U);
+  }
+  EXPECT_EQ(bench.net->statistics().received.dropped, 6U);
+}
+
 TEST_P(NetRings, OneQueueDoesNotStarveOthers) {
   auto wide = setup(kNetMergeableBuffers | kNetControlQueue);
   wide.size = 256;
   NetBench bench{wide};
   bench.start_all();
   bench.on_loop([&] {
-    for (int i = 0; i < 3 * kNetTurn; ++i) {
+    for (std::size_t i = 0; i < 3 * kNetTurn; ++i) {
       bench.driver.chain(1).readable(with_header({}, payload(60))).submit();
     }
     bench.net->notified(1);

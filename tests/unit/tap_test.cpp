@@ -219,6 +219,96 @@ TEST(Tap, ASegmentedPacketPassesWholeWhoeverCanTakeIt) {
   });
 }
 
+TEST(Tap, ManyFramesByOneCallStayInOrder) {
+  in_namespace([] {
+    run("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+    const auto a = on_br0();
+    const auto b = on_br0();
+    for (const std::size_t count : {2U, 16U, 70U}) {
+      std::vector<Frame> frames;
+      for (std::size_t i = 0; i < count; ++i) {
+        frames.push_back(frame_of(60 + i));
+      }
+      frames[1].resize(NetBackend::kHeaderSize + 5);  // no frame: the next ones go all the same
+      std::vector<std::array<iovec, 2>> pieces;
+      std::vector<NetBackend::Transfer> transfers;
+      pieces.reserve(count);
+      for (auto& frame : frames) {
+        constexpr std::size_t kCut = NetBackend::kHeaderSize + 3;
+        pieces.push_back({{{frame.data(), kCut}, {frame.data() + kCut, frame.size() - kCut}}});
+        transfers.push_back({.vectors = pieces.back()});
+      }
+      a->send_all(0, transfers);
+      for (std::size_t i = 0; i < count; ++i) {
+        const auto whole = static_cast<std::ptrdiff_t>(frames[i].size());
+        EXPECT_EQ(transfers[i].result, i == 1 ? -EINVAL : whole);
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        EXPECT_TRUE(i == 1 || same_payload(receive(*b), frames[i])) << i;
+      }
+    }
+  });
+}
+
+TEST(Tap, ManyFramesComeByOneCallAndWhatIsNotThereIsNotWaitedFor) {
+  in_namespace([] {
+    run("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+    const auto a = on_br0();
+    const auto b = on_br0();
+    std::vector<Frame> into(40, Frame(2000));
+    std::vector<iovec> vectors;
+    for (auto& frame : into) {
+      vectors.push_back({frame.data(), frame.size()});
+    }
+    std::size_t next = 0;
+    for (std::size_t sent = 0; next < 50;) {
+      for (std::size_t burst = 0; burst < 10 && sent < 50; ++burst, ++sent) {
+        Frame frame = frame_of(60 + sent);
+        ASSERT_TRUE(send(*a, 0, frame));
+      }
+      std::vector<NetBackend::Transfer> transfers;
+      for (const auto& vector : vectors) {
+        transfers.push_back({.vectors = {&vector, 1}});
+      }
+      b->receive_all(0, transfers);
+      for (std::size_t i = 0; i < transfers.size(); ++i) {
+        const auto got = transfers[i].result;
+        const bool ours = got >= 26 && into[i][24] == std::byte{0x88} && into[i][25] == std::byte{0xb5};
+        if (ours) {
+          EXPECT_EQ(static_cast<std::size_t>(got), NetBackend::kHeaderSize + 60 + next);
+          ++next;
+        }
+        EXPECT_TRUE(got >= 26 || got == -EAGAIN) << got;
+      }
+      EXPECT_EQ(transfers.back().result, -EAGAIN);
+    }
+  });
+}
+
+TEST(Tap, OneThatFillsUpGetsNoFrameBeforeItsTurn) {
+  in_namespace([] {
+    run("ip tuntap add dev full mode tap && ip link set full up");
+    const Fd first = open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
+    ifreq request{};
+    std::strcpy(request.ifr_name, "full");
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    const int little = 1;
+    ASSERT_EQ(::ioctl(first.get(), TUNSETIFF, &request), 0);
+    ASSERT_EQ(::ioctl(first.get(), TUNSETSNDBUF, &little), 0);
+    const auto tap = Tap::inherit(first.get());
+    Frame frame = frame_of(100);
+    const std::array<iovec, 1> whole{{{frame.data(), frame.size()}}};
+    std::vector<NetBackend::Transfer> transfers(5, NetBackend::Transfer{.vectors = whole});
+    tap->send_all(0, transfers);
+    const auto length = static_cast<std::ptrdiff_t>(frame.size());
+    bool full = false;
+    for (const auto& transfer : transfers) {
+      full = full || transfer.result == -EAGAIN;
+      EXPECT_EQ(transfer.result, full ? -EAGAIN : length);
+    }
+  });
+}
+
 TEST(Tap, TakesOneThatIsThere) {
   in_namespace([] {
     run("ip tuntap add dev one mode tap && ip link set one up");
@@ -321,6 +411,14 @@ TEST(Tap, OneThatIsDeletedSaysSo) {
     const std::array<iovec, 1> whole{{{frame.data(), frame.size()}}};
     EXPECT_EQ(tap->send(0, whole), -ENODEV);
     EXPECT_EQ(tap->receive(0, whole), -ENODEV);
+    std::vector<NetBackend::Transfer> transfers(3, NetBackend::Transfer{.vectors = whole});
+    const auto all_gone = [&] {
+      return std::ranges::all_of(transfers, [](const auto& transfer) { return transfer.result == -ENODEV; });
+    };
+    tap->send_all(0, transfers);
+    EXPECT_TRUE(all_gone());
+    tap->receive_all(0, transfers);
+    EXPECT_TRUE(all_gone());
   });
 }
 
