@@ -12,6 +12,10 @@ namespace {
 
 using Kind = DiskRequest::Kind;
 
+// Answers are told of when no more requests are to be found, but no later than this: a driver that never runs dry
+// has others who wait for one of them.
+constexpr std::size_t kMostUntold = 16;
+
 }  // namespace
 
 /// A request on its way.
@@ -134,7 +138,7 @@ class BlockQueue::Slot final : public DiskRequest {
   void complete(std::uint32_t written) noexcept {
     queue_.ring_->complete(std::move(*chain_), written);
     chain_.reset();
-    queue_.answered_ = true;
+    ++queue_.untold_;
     queue_.idle_.push_back(this);
   }
 
@@ -194,9 +198,15 @@ BlockQueue::Taken BlockQueue::take() noexcept {
 }
 
 void BlockQueue::service() noexcept {
-  if (stopping_) {
-    return;
+  const bool inside = std::exchange(serving_, true);  // settle() calls from within the disk
+  if (!stopping_) {
+    serve();
   }
+  serving_ = inside;
+  tell();
+}
+
+void BlockQueue::serve() noexcept {
   // A driver that adds requests as fast as they are answered must not keep the loop from the rest; nor one whose
   // chains are all malformed, for pop() may have passed a ring full of them before it found nothing.
   const std::size_t size = ring_->setup().size;
@@ -213,29 +223,30 @@ void BlockQueue::service() noexcept {
     waits_ = taken == Taken::Wait;
     // Before a notification is asked for: what comes while the disk is at it costs the driver none, and goes
     // into the next batch.
-    hand_over();
+    shared_.disk.commit();
     if (taken == Taken::Wait || !ring_->enable_notifications()) {
       return;
+    }
+    if (untold_ >= kMostUntold) {
+      tell();
     }
     ring_->disable_notifications();
     budget -= std::min(budget, std::exchange(any, false) ? 0 : size);
   }
   waits_ = true;
-  hand_over();
+  shared_.disk.commit();
   shared_.later();
 }
 
-/// What was taken goes to the disk, and what it did at once to the driver. May call settle().
-void BlockQueue::hand_over() noexcept {
-  shared_.disk.commit();
-  if (std::exchange(answered_, false)) {
+void BlockQueue::tell() noexcept {
+  if (std::exchange(untold_, 0) != 0) {
     ring_->notify();
   }
 }
 
 void BlockQueue::settle() noexcept {
-  if (std::exchange(answered_, false)) {
-    ring_->notify();
+  if (!serving_) {
+    tell();
   }
   if (waits_) {
     service();

@@ -47,7 +47,8 @@ class BlockQueue {
 
   enum class Taken { One, None, Wait };
   [[nodiscard]] Taken take() noexcept;
-  void hand_over() noexcept;
+  void serve() noexcept;
+  void tell() noexcept;
   [[nodiscard]] Slot* idle_slot();
 
   BlockShared& shared_;
@@ -56,8 +57,9 @@ class BlockQueue {
   std::vector<Slot*> idle_;
   Slot* throttled_ = nullptr;  // taken from the ring, but not begun
   std::size_t in_flight_ = 0;
-  bool waits_ = false;  // there is more in the ring, and no notification to be expected
-  bool answered_ = false;
+  bool waits_ = false;      // there is more in the ring, and no notification to be expected
+  std::size_t untold_ = 0;  // answers that the driver was not interrupted for
+  bool serving_ = false;    // which ends with telling it
   bool stopping_ = false;
 };
 

@@ -196,6 +196,46 @@ TEST_P(BlockScript, ABatchIsOneCommitAndOneInterrupt) {
   }
 }
 
+TEST_P(BlockScript, WhatComesMeanwhileIsAnsweredByTheSameInterrupt) {
+  auto& fake = attach_fake(Answers::AtOnce);
+  unsigned more = 3;
+  const auto ask = [&] { driver.chain().readable(header(BlockType::In, 0)).writable(512).writable(1).submit(); };
+  fake.meanwhile = [&] {
+    if (more != 0) {
+      --more;
+      ask();
+      ask();
+    }
+  };
+  ask();
+  block->notified(0);
+  EXPECT_EQ(driver.interrupts(), 1U);
+  for (int i = 0; i < 7; ++i) {
+    EXPECT_EQ(take_answer()->status, BlockStatus::Ok);
+  }
+}
+
+TEST_P(BlockScript, ADriverThatNeverRunsDryIsInterruptedAllTheSame) {
+  auto& fake = attach_fake(Answers::AtOnce);
+  unsigned untold = 0;
+  unsigned most = 0;
+  unsigned interrupts = 0;
+  fake.meanwhile = [&] {  // two answers are taken and two requests added, however often the disk is told to begin
+    if (std::exchange(interrupts, driver.interrupts()) != driver.interrupts()) {
+      untold = 0;
+    }
+    while (take_answer()) {
+      most = std::max(most, ++untold);
+    }
+    driver.chain().readable(header(BlockType::In, 0)).writable(512).writable(1).submit();
+    driver.chain().readable(header(BlockType::In, 0)).writable(512).writable(1).submit();
+  };
+  driver.chain().readable(header(BlockType::In, 0)).writable(512).writable(1).submit();
+  block->notified(0);
+  EXPECT_GT(driver.interrupts(), 1U);
+  EXPECT_LE(most, 20U);
+}
+
 TEST_P(BlockScript, AnswersComeInWhateverOrderTheDiskHas) {
   auto& fake = attach_fake(Answers::Later);
   fake.bytes = pattern(kFakeSize, 4);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "devices/virtio/disk.h"
@@ -24,8 +25,9 @@ class FakeDisk final : public Disk {
   std::vector<std::byte> bytes;
   std::vector<DiskRequest::Kind> kinds{};  ///< of all requests, in their order
   unsigned commits = 0;
-  unsigned cancelled = 0;  ///< requests that were, when they were answered
-  int error = 0;           ///< of all answers from now on
+  unsigned cancelled = 0;             ///< requests that were, when they were answered
+  int error = 0;                      ///< of all answers from now on
+  std::function<void()> meanwhile{};  ///< what the driver does while the disk is at it
 
   [[nodiscard]] std::size_t waiting() const noexcept { return waiting_.size(); }
   /// Answers the oldest request that waits.
@@ -45,7 +47,12 @@ class FakeDisk final : public Disk {
       waiting_.push_back(&request);
     }
   }
-  void commit() noexcept override { ++commits; }
+  void commit() noexcept override {
+    ++commits;
+    if (meanwhile) {
+      meanwhile();
+    }
+  }
   void wait() noexcept override {
     if (!waiting_.empty()) {
       answer();
