@@ -1,6 +1,5 @@
 #include "net/rtnetlink.h"
 
-#include <libmnl/libmnl.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -8,7 +7,6 @@
 #include <array>
 #include <cerrno>
 #include <utility>
-#include <vector>
 
 #include "vmm/base/error.h"
 
@@ -19,53 +17,12 @@ constexpr std::size_t kAnswer = 32768;  // libmnl(7): what fits any answer
 // Up and with carrier: IFF_LOWER_UP of <linux/if.h>, which does not go with <net/if.h>.
 constexpr unsigned kLowerUp = 1U << 16U;
 
-/// A netlink message under construction; ours are small.
-class Message {
- public:
-  Message(std::uint16_t type, std::uint16_t flags) : header_{mnl_nlmsg_put_header(bytes_.data())} {
-    header_->nlmsg_type = type;
-    header_->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
-  }
-  Message(const Message&) = delete;
-  Message& operator=(const Message&) = delete;
-
-  ifinfomsg& link() {
-    auto& info = *static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(header_, sizeof(ifinfomsg)));
-    info.ifi_family = AF_UNSPEC;
-    return info;
-  }
-  [[nodiscard]] nlmsghdr* header() const noexcept { return header_; }
-
- private:
-  alignas(nlmsghdr) std::array<char, 512> bytes_{};
-  nlmsghdr* header_;
-};
-
-/// Calls `use` for each attribute of a link message, or of a nest.
-template <class Use>
-void each_attribute(const nlmsghdr* message, Use use) {
-  const auto callback = [](const nlattr* attribute, void* data) {
-    (*static_cast<Use*>(data))(attribute);
-    return MNL_CB_OK;
-  };
-  mnl_attr_parse(message, sizeof(ifinfomsg), callback, &use);
-}
-template <class Use>
-void each_nested(const nlattr* nest, Use use) {
-  const auto callback = [](const nlattr* attribute, void* data) {
-    (*static_cast<Use*>(data))(attribute);
-    return MNL_CB_OK;
-  };
-  mnl_attr_parse_nested(nest, callback, &use);
-}
-
-bool is_string(const nlattr* attribute) { return mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) >= 0; }
-bool is_u32(const nlattr* attribute) { return mnl_attr_validate(attribute, MNL_TYPE_U32) >= 0; }
+ifinfomsg& link_in(NetlinkMessage& message) { return message.extra<ifinfomsg>(); }
 
 Link read_link(const nlmsghdr* message) {
   const auto* const info = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
   Link link{.index = info->ifi_index, .flags = info->ifi_flags};
-  each_attribute(message, [&](const nlattr* attribute) {
+  each_attribute(message, sizeof(ifinfomsg), [&](const nlattr* attribute) {
     switch (mnl_attr_get_type(attribute)) {
       case IFLA_IFNAME:
         link.name = is_string(attribute) ? mnl_attr_get_str(attribute) : "";
@@ -92,52 +49,14 @@ Link read_link(const nlmsghdr* message) {
 
 }  // namespace
 
-void CloseSocket::operator()(mnl_socket* socket) const noexcept { mnl_socket_close(socket); }
-
-Rtnetlink::Rtnetlink() : socket_{mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC)} {
-  if (!socket_ || mnl_socket_bind(socket_.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
-    fail_errno(errno, "rtnetlink: cannot talk to the kernel about network interfaces");
-  }
-}
-
-template <class Reader>
-int Rtnetlink::request(void* message, Reader reader) {
-  auto* const header = static_cast<nlmsghdr*>(message);
-  header->nlmsg_seq = ++sequence_;
-  header->nlmsg_flags |= NLM_F_ACK;
-  if (mnl_socket_sendto(socket_.get(), header, header->nlmsg_len) < 0) {
-    return errno;
-  }
-  const auto callback = [](const nlmsghdr* answer, void* data) {
-    (*static_cast<Reader*>(data))(answer);
-    return MNL_CB_OK;
-  };
-  std::vector<char> buffer(kAnswer);
-  for (;;) {
-    const auto got = mnl_socket_recvfrom(socket_.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      return errno;
-    }
-    const int result = mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), sequence_,
-                                  mnl_socket_get_portid(socket_.get()), callback, &reader);
-    if (result < 0) {
-      return errno;
-    }
-    if (result == MNL_CB_STOP) {  // the acknowledgement
-      return 0;
-    }
-  }
-}
+Rtnetlink::Rtnetlink() : socket_{NETLINK_ROUTE} {}
 
 std::optional<Link> Rtnetlink::find(const std::string& name) {
-  Message message{RTM_GETLINK, 0};
-  message.link();
+  NetlinkMessage message{RTM_GETLINK};
+  link_in(message);
   mnl_attr_put_strz(message.header(), IFLA_IFNAME, name.c_str());
   std::optional<Link> found;
-  const int error = request(message.header(), [&](const nlmsghdr* answer) {
+  const int error = socket_.request(message, [&](const nlmsghdr* answer) {
     if (answer->nlmsg_type == RTM_NEWLINK) {
       found = read_link(answer);
     }
@@ -149,8 +68,8 @@ std::optional<Link> Rtnetlink::find(const std::string& name) {
 }
 
 int Rtnetlink::change(int index, const LinkChange& change) {
-  Message message{RTM_NEWLINK, 0};
-  auto& link = message.link();
+  NetlinkMessage message{RTM_NEWLINK};
+  auto& link = link_in(message);
   link.ifi_index = index;
   if (change.state) {
     link.ifi_change = IFF_UP;
@@ -165,19 +84,21 @@ int Rtnetlink::change(int index, const LinkChange& change) {
   if (change.master) {
     mnl_attr_put_u32(message.header(), IFLA_MASTER, static_cast<std::uint32_t>(*change.master));
   }
-  return request(message.header(), [](const nlmsghdr*) {});
+  return socket_.request(message);
 }
 
 int Rtnetlink::forbid_ipv6_address(int index) {
-  Message message{RTM_NEWLINK, 0};
-  message.link().ifi_index = index;
+  NetlinkMessage message{RTM_NEWLINK};
+  link_in(message).ifi_index = index;
   auto* const families = mnl_attr_nest_start(message.header(), IFLA_AF_SPEC);
   auto* const inet6 = mnl_attr_nest_start(message.header(), AF_INET6);
   mnl_attr_put_u8(message.header(), IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
   mnl_attr_nest_end(message.header(), inet6);
   mnl_attr_nest_end(message.header(), families);
-  return request(message.header(), [](const nlmsghdr*) {});
+  return socket_.request(message);
 }
+
+void CloseSocket::operator()(mnl_socket* socket) const noexcept { mnl_socket_close(socket); }
 
 LinkWatch::LinkWatch(int index)
     : index_{index}, socket_{mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK)} {
@@ -189,8 +110,8 @@ LinkWatch::LinkWatch(int index)
 int LinkWatch::fd() const noexcept { return mnl_socket_get_fd(socket_.get()); }
 
 int LinkWatch::ask() noexcept {
-  Message message{RTM_GETLINK, 0};
-  message.link().ifi_index = index_;
+  NetlinkMessage message{RTM_GETLINK};
+  link_in(message).ifi_index = index_;
   return mnl_socket_sendto(socket_.get(), message.header(), message.header()->nlmsg_len) < 0 ? errno : 0;
 }
 

@@ -6,8 +6,7 @@
 #include <string>
 
 #include "net/mac.h"
-
-struct mnl_socket;
+#include "net/netlink.h"
 
 namespace martlet {
 
@@ -48,12 +47,7 @@ class Rtnetlink {
   [[nodiscard]] int forbid_ipv6_address(int index);
 
  private:
-  /// Sends `message` and gives each answer to `reader`. 0, or the errno that the kernel answered.
-  template <class Reader>
-  int request(void* message, Reader reader);
-
-  std::unique_ptr<mnl_socket, CloseSocket> socket_;
-  unsigned sequence_ = 0;
+  NetlinkSocket socket_;
 };
 
 /// Hears of one interface of this process's network namespace being set up or down, or losing its carrier.
