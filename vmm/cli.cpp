@@ -219,8 +219,9 @@ Command parse_command_line(int argc, const char* const* argv) {
     run_app->add_option(names, values, help)->type_name(type)->allow_extra_args(false)->group("Devices");
   };
   add_list("-d,--disk", disks,
-           "A virtio disk, raw image or block device:\n"
-           "readonly=on, serial=TEXT, cache=writeback|direct|unsafe, overlay=FILE|tmp (writes go there),\n"
+           "A virtio disk: raw image, block device, or with format=qcow2 such an image (and backing=FILE,\n"
+           "backing_format=raw|qcow2); readonly=on, serial=TEXT, cache=writeback|direct|unsafe,\n"
+           "overlay=FILE|tmp (writes go there),\n"
            "queues=N, block_size=512|4096, rate=BYTES, iops=N, burst=BYTES (a second)",
            "[path=]FILE[,KEY=VALUE…]");
   add_list("-n,--net", nics,

@@ -64,15 +64,7 @@ DiskFile::DiskFile(const Options& options) : path_{options.path} {
   lock_image(buffered_.get(), path_, options.access);
   look();
   if (options.grain == Grain::Sectors) {
-    if (shape_.size == 0) {
-      throw HostError{fmt::format("disk {}: is empty; give it a size, for example: truncate -s 8G {}", path_, path_)};
-    }
-    if (shape_.size % kSector != 0) {
-      throw HostError{
-          fmt::format("disk {}: {} bytes are no whole number of 512-byte sectors; a raw image? Round it "
-                      "up with: truncate -s %512 {}",
-                      path_, shape_.size, path_)};
-    }
+    check_sectors();
   }
   if (options.cache == DiskCache::Direct) {
     open_direct(options.access == DiskAccess::ReadWrite ? O_RDWR : O_RDONLY);
@@ -80,6 +72,18 @@ DiskFile::DiskFile(const Options& options) : path_{options.path} {
 }
 
 DiskFile::DiskFile(Fd fd, std::string path) : path_{std::move(path)}, buffered_{std::move(fd)} { look(); }
+
+void DiskFile::check_sectors() const {
+  if (shape_.size == 0) {
+    throw HostError{fmt::format("disk {}: is empty; give it a size, for example: truncate -s 8G {}", path_, path_)};
+  }
+  if (shape_.size % kSector != 0) {
+    throw HostError{
+        fmt::format("disk {}: {} bytes are no whole number of 512-byte sectors; a raw image? Round it "
+                    "up with: truncate -s %512 {}",
+                    path_, shape_.size, path_)};
+  }
+}
 
 void DiskFile::look() {
   const auto size = size_of(buffered_.get(), device_);

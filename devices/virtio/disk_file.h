@@ -33,6 +33,8 @@ class DiskFile {
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] bool is_device() const noexcept { return device_; }
   [[nodiscard]] const DiskShape& shape() const noexcept { return shape_; }
+  /// Throws HostError unless its bytes can be a disk: whole sectors, at least one.
+  void check_sectors() const;
   /// Looks again how large it is. Keeps the old size when that fails, or is no whole number of sectors.
   void refresh() noexcept;
 

@@ -14,8 +14,13 @@ DiskOptions parse_disk(std::string_view text) {
   DiskOptions disk;
   disk.path = options.take_first("path").value_or("");
   disk.access = options.take_flag("readonly").value_or(false) ? DiskAccess::ReadOnly : DiskAccess::ReadWrite;
-  disk.format = options.take_choice<DiskFormat>("format", {{"raw", DiskFormat::Raw}, {"qcow2", DiskFormat::Qcow2}})
-                    .value_or(disk.format);
+  const auto take_format = [&](std::string_view key) {
+    return options.take_choice<DiskFormat>(key, {{"raw", DiskFormat::Raw}, {"qcow2", DiskFormat::Qcow2}})
+        .value_or(DiskFormat::Unsaid);
+  };
+  disk.format = take_format("format");
+  disk.backing = options.take("backing").value_or("");
+  disk.backing_format = take_format("backing_format");
   disk.cache = options
                    .take_choice<DiskCache>("cache", {{"writeback", DiskCache::Writeback},
                                                      {"direct", DiskCache::Direct},
@@ -40,6 +45,22 @@ DiskOptions parse_disk(std::string_view text) {
   }
   if (!disk.overlay.empty() && disk.access == DiskAccess::ReadOnly) {
     throw HostError{fmt::format("--disk {}: overlay= is for writing, readonly=on forbids it; choose one", disk.path)};
+  }
+  if (!disk.backing.empty() && disk.format != DiskFormat::Qcow2) {
+    throw HostError{
+        fmt::format("--disk {}: backing= is for qcow2 images; add format=qcow2 if it is one, or for a raw "
+                    "image that is only read name it first, with overlay=FILE",
+                    disk.path)};
+  }
+  if (disk.backing.empty() && disk.backing_format != DiskFormat::Unsaid) {
+    throw HostError{fmt::format("--disk {}: backing_format= tells how backing= is read; add backing=FILE", disk.path)};
+  }
+  if (!disk.overlay.empty() && disk.format == DiskFormat::Qcow2) {
+    throw HostError{
+        fmt::format("--disk {}: overlay= is for raw images; to keep a qcow2 image as it is, make another one on top "
+                    "with: qemu-img create -f qcow2 -F qcow2 -b {} top.qcow2, then --disk "
+                    "path=top.qcow2,format=qcow2,backing={},backing_format=qcow2",
+                    disk.path, disk.path, disk.path)};
   }
   return disk;
 }

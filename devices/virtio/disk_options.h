@@ -27,6 +27,8 @@ struct DiskOptions {
   std::string path{};
   DiskAccess access = DiskAccess::ReadWrite;
   DiskFormat format = DiskFormat::Unsaid;
+  std::string backing{};  ///< of a qcow2 image: what is read where it has nothing
+  DiskFormat backing_format = DiskFormat::Unsaid;
   DiskCache cache = DiskCache::Writeback;
   std::string serial{};   ///< up to 20 characters, what the guest sees as its serial number
   std::string overlay{};  ///< where writes go instead: "tmp" or a file; empty: into the image
@@ -39,7 +41,8 @@ inline constexpr std::size_t kSerialBytes = 20;  // virtio 1.2 §5.2.6: VIRTIO_B
 inline constexpr std::uint16_t kMaxDiskQueues = 64;
 
 /// "path=disk.img,readonly=on,serial=x,cache=direct,overlay=tmp,queues=2,rate=100M,burst=1M,iops=1000,
-/// format=raw,block_size=4096"; the path may come first without its key. Throws HostError.
+/// format=qcow2,backing=base.img,backing_format=raw,block_size=4096"; the path may come first without its key. Throws
+/// HostError.
 [[nodiscard]] DiskOptions parse_disk(std::string_view text);
 
 /// Refuses two disks of one machine with the same serial number. Throws HostError that names both.

@@ -159,5 +159,25 @@ TEST_P(VirtioNet, EchoesComeBackThroughABridgeAndNothingIsLeftOnIt) {
 INSTANTIATE_TEST_SUITE_P(Every, VirtioNet, testing::ValuesIn(kWays),
                          [](const auto& instance) { return std::string{instance.param.name}; });
 
+TEST(VirtioDisk, Qcow2OverItsBackingFile) {
+  const TempDir directory;
+  const auto base = directory.file("base.img");
+  const auto top = directory.file("top.qcow2");
+  const auto flat = directory.file("flat.img");
+  write_disk(base, 128);
+  const auto before = read_file(base);
+  const auto image = [](std::vector<std::string> command) { return run({.command = std::move(command)}).exit_code; };
+  ASSERT_EQ(image({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", "-F", "raw", "-b", base, top}),
+            0);
+  const auto disk = "path=" + top + ",format=qcow2,backing=" + base + ",backing_format=raw,serial=martlet-7,queues=2";
+  expect_report(
+      run_martlet(guest_on(kWays[1], "virtio_blk", "strict=1 serial=martlet-7 sectors=128 size=64", {"-d", disk})),
+      "blk");
+  EXPECT_EQ(image({"qemu-img", "check", "-q", top}), 0);
+  ASSERT_EQ(image({"qemu-img", "convert", "-O", "raw", top, flat}), 0);
+  EXPECT_TRUE(holds_what_was_written(read_file(flat)));
+  EXPECT_TRUE(read_file(base) == before);
+}
+
 }  // namespace
 }  // namespace martlet::test
