@@ -140,6 +140,37 @@ TEST(VirtioDisks, DiscardReadOnlyAndOverlay) {
   EXPECT_EQ((std::vector{sha256_of(readonly), sha256_of(overlay)}), before);
 }
 
+constexpr std::string_view kVerifyQcow2 = R"sh(
+device=$(disk it)
+tool fio --filename=$device --ioengine=libaio --direct=1 --rw=randwrite --bsrange=512-64k --blockalign=512 \
+  --iodepth=32 --verify=crc32c --verify_fatal=1 --end_fsync=1 --randseed=2 --size=4m --name=a --name=b --offset=6m \
+  >/tmp/fio 2>&1 || {
+  cat /tmp/fio
+  exit 1
+}
+tool blkdiscard -o 1M -l 1M $device || exit 2
+say sum sh -c "dd if=$device iflag=direct bs=1M 2>/dev/null | sha256sum"
+kernel_says
+)sh";
+
+TEST(VirtioDisks, Qcow2OverABackingFileIsWhatQemuReads) {
+  const TempDir directory;
+  const auto base = directory.file("base");
+  const auto top = directory.file("top.qcow2");
+  output_of({"dd", "if=/dev/urandom", "of=" + base, "bs=1M", "count=8", "status=none"});
+  const auto before = sha256_of(base);
+  output_of({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top, "12M"});
+  const Report report{boot(
+      {.cpus = 2,
+       .more = {"-d", tools_disk(), "-d", fmt::format("path={},format=qcow2,backing={},serial=it,queues=2", top, base)},
+       .script = std::string{kVirtioPrelude}.append(kVerifyQcow2)})};
+  expect_good(report);
+  output_of({"qemu-img", "check", "-q", top});
+  output_of({"qemu-img", "convert", "-O", "raw", top, directory.file("raw")});
+  EXPECT_THAT(report.section("sum"), ElementsAre(sha256_of(directory.file("raw")) + "  -"));
+  EXPECT_EQ(sha256_of(base), before);
+}
+
 TEST(VirtioDisks, ResizeWhileTheGuestRuns) {
   const TempDir directory;
   const auto disk = directory.file("disk");
