@@ -49,9 +49,12 @@ std::string read_me(const Bundle& bundle, const PostMortem& found) {
                                  "exits.txt     the last exits of each vCPU\n"
                                  "stats.txt     all exits, by device, and KVM's own counters\n"
                                  "vmcore        its memory: crash vmlinux vmcore, drgn -c vmcore -s vmlinux, "
-                                 "makedumpfile --dump-dmesg vmcore log\n",
+                                 "makedumpfile --dump-dmesg vmcore log{}\n",
                                  std::filesystem::current_path().string(), bundle.command, host(),
-                                 found.info ? std::string{found.info->release()} : "unknown");
+                                 found.info ? std::string{found.info->release()} : "unknown",
+                                 bundle.where.core == BundleOptions::Core::Zstd   ? "; first: zstd -d vmcore.zst"
+                                 : bundle.where.core == BundleOptions::Core::None ? "; not wanted here"
+                                                                                  : "");
   for (const auto& remark : found.remarks) {
     text += "\nnote: " + remark;
   }
@@ -63,11 +66,11 @@ std::string read_me(const Bundle& bundle, const PostMortem& found) {
 
 void write_bundle(const Bundle& bundle) {
   std::error_code error;
-  std::filesystem::create_directories(bundle.directory, error);
+  std::filesystem::create_directories(bundle.where.directory, error);
   if (error) {
-    fail_errno(error.value(), "cannot make the bundle's directory " + bundle.directory);
+    fail_errno(error.value(), "cannot make the bundle's directory " + bundle.where.directory);
   }
-  const auto file = [&bundle](std::string_view name) { return fmt::format("{}/{}", bundle.directory, name); };
+  const auto file = [&bundle](std::string_view name) { return fmt::format("{}/{}", bundle.where.directory, name); };
   // What costs least and says most comes first, in case the disk is full.
   if (!bundle.verdict.empty()) {
     write_file(file("verdict.json"), bundle.verdict);
@@ -81,43 +84,59 @@ void write_bundle(const Bundle& bundle) {
   }
   write_file(file("cpus.txt"), found.cpus);
   write_file(file("README.txt"), read_me(bundle, found));
-  write_vmcore({.memory = bundle.memory,
-                .cpus = bundle.cpus,
-                .info = found.info ? &*found.info : nullptr,
-                .path = file("vmcore")});
+  if (bundle.where.core != BundleOptions::Core::None) {
+    const bool compress = bundle.where.core == BundleOptions::Core::Zstd;
+    write_vmcore({.memory = bundle.memory,
+                  .cpus = bundle.cpus,
+                  .info = found.info ? &*found.info : nullptr,
+                  .path = file(compress ? "vmcore.zst" : "vmcore"),
+                  .compression = compress ? Vmcore::Compression::Zstd : Vmcore::Compression::None});
+  }
 }
 
-Bundles::Bundles(const std::optional<std::string>& directory, std::string command, std::string vmlinux,
-                 Machine& machine)
-    : directory_{directory.value_or("martlet-bundle")},
-      kept_{directory.has_value()},
+Bundles::Bundles(const std::optional<BundleOptions>& where, std::string command, std::string vmlinux, Machine& machine)
+    : where_{where.value_or(BundleOptions{.directory = "martlet-bundle"})},
       command_{std::move(command)},
       vmlinux_{std::move(vmlinux)},
       machine_{machine} {}
 
-void Bundles::write_now() {
-  machine_.look([this] { write_to(fmt::format("{}.{}", directory_, ++live_), {}); });
+void Bundles::write(const std::string& verdict) {
+  const auto trouble = write_to(where_, verdict);
+  say(trouble.empty() ? "wrote " + where_.directory : trouble);
 }
 
-void Bundles::write_to(const std::string& directory, const std::string& verdict) {
+void Bundles::write_now() {
+  auto where = where_;
+  where.directory += fmt::format(".{}", ++live_);
+  write_now(where, [directory = where.directory](const std::string& trouble) {
+    say(trouble.empty() ? "wrote " + directory : trouble);
+  });
+}
+
+void Bundles::write_now(const BundleOptions& where, std::function<void(const std::string& trouble)> done) {
+  machine_.look([this, where, done = std::move(done)] { done(write_to(where, {})); });
+}
+
+/// What stood in the way.
+std::string Bundles::write_to(const BundleOptions& where, const std::string& verdict) {
   constexpr std::size_t kExits = 1000;
-  constexpr const char* kNotKept = "not kept: give --bundle at the start\n";
   const auto cpus = machine_.cpu_states();
   const auto* const recorder = machine_.recorder();
   try {
-    write_bundle({.directory = directory,
-                  .memory = machine_.memory(),
-                  .cpus = cpus,
-                  .console = kept_ ? console_.text() : kNotKept,
-                  .verdict = verdict,
-                  .exits = recorder != nullptr ? recorder->last_exits(kExits) : kNotKept,
-                  .statistics = machine_.statistics(),
-                  .command = command_,
-                  .vmlinux = vmlinux_});
-    say("wrote " + directory);
+    write_bundle(
+        {.where = where,
+         .memory = machine_.memory(),
+         .cpus = cpus,
+         .console = console_.text(),
+         .verdict = verdict,
+         .exits = recorder != nullptr ? recorder->last_exits(kExits) : "not kept: give --bundle at the start\n",
+         .statistics = machine_.statistics(),
+         .command = command_,
+         .vmlinux = vmlinux_});
   } catch (const HostError& error) {
-    say(error.what());
+    return error.what();
   }
+  return {};
 }
 
 std::string quoted(std::span<const std::string> command_line) {

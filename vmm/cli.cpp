@@ -16,6 +16,8 @@
 #include "vmm/base/error.h"
 #include "vmm/base/options.h"
 #include "vmm/base/units.h"
+#include "vmm/completion.h"
+#include "vmm/control.h"
 
 namespace martlet {
 namespace {
@@ -48,20 +50,6 @@ With --exit bisect: 0 good, 1 to 124 bad, 125 skip, never anything else.)";
 
 constexpr std::string_view kTopFooter =
     R"(martlet COMMAND --help tells more. Documentation: docs/ in the source tree.)";
-
-/// All spellings of all options of `app`.
-std::vector<std::string> option_names(const CLI::App& app) {
-  std::vector<std::string> names;
-  for (const auto* option : app.get_options()) {
-    for (const auto& name : option->get_snames()) {
-      names.push_back("-" + name);
-    }
-    for (const auto& name : option->get_lnames()) {
-      names.push_back("--" + name);
-    }
-  }
-  return names;
-}
 
 [[noreturn]] void refuse_unknown(std::string_view word, const std::vector<std::string>& known, std::string_view help) {
   throw HostError{fmt::format("'{}' is unknown{}; see {}", word, did_you_mean(word, known), help)};
@@ -120,23 +108,6 @@ void parse_memory(const std::string& text, Config& config) {
   }
 }
 
-std::string bash_completion(const CLI::App& top) {
-  std::string script =
-      "# bash completion for martlet: source <(martlet completion bash)\n_martlet() {\n"
-      "  local cur=${COMP_WORDS[COMP_CWORD]} words\n  case ${COMP_WORDS[1]} in\n";
-  std::string commands;
-  for (const auto* command : top.get_subcommands([](const CLI::App*) { return true; })) {
-    commands += " " + command->get_name();
-    script += fmt::format("    {}) words='{}' ;;\n", command->get_name(), fmt::join(option_names(*command), " "));
-  }
-  script += fmt::format("    *) words='{} {}' ;;\n", commands.substr(1), fmt::join(option_names(top), " "));
-  script +=
-      "  esac\n  if [[ $COMP_CWORD -eq 1 || $cur == -* ]]; then\n"
-      "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n  fi\n}\n"
-      "complete -o default -F _martlet martlet\n";
-  return script;
-}
-
 /// CLI11's own usage line knows neither our names for values nor what is required.
 class Formatter final : public CLI::Formatter {
  public:
@@ -145,6 +116,7 @@ class Formatter final : public CLI::Formatter {
     return "Usage: " +
            (name == "run"          ? "martlet run [OPTIONS] KERNEL"
             : name == "completion" ? "martlet completion bash"
+            : name == "dump"       ? "martlet dump [OPTIONS] PID|NAME"
             : name == "check"      ? "martlet check"
                                    : std::string{"martlet COMMAND [OPTIONS]"}) +
            "\n";
@@ -176,6 +148,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   std::string hang_timeout;
   std::string fail_on;
   std::string exit_style;
+  std::string bundle;
   bool nokaslr = false;
   auto* run_app = top.add_subcommand("run", "Boot a kernel");
   run_app->footer(std::string{kRunFooter});
@@ -287,10 +260,13 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->add_flag("--gdb-wait", run.gdb_wait, "Stop before the first instruction, until gdb says go [--gdb 1234]")
       ->group("Debugging");
   run_app
-      ->add_option("--bundle", run.bundle,
+      ->add_option("--bundle", bundle,
                    "When the verdict is bad, write what can be known of it to DIR: consoles, the kernel's log,\n"
                    "registers and backtraces, last exits, a vmcore")
-      ->type_name("DIR")
+      ->type_name("DIR[,vmcore=raw|zstd|none]")
+      ->group("Debugging");
+  run_app->add_option("--name", run.name, "What martlet dump may call this VM, beside its PID")
+      ->type_name("NAME")
       ->group("Debugging");
   run_app->add_option("--vmlinux", run.vmlinux, "The kernel's ELF file or System.map, for backtraces")
       ->type_name("FILE")
@@ -298,6 +274,13 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->add_flag("--nokaslr", nokaslr, "Put the kernel where it was linked, for debuggers: nokaslr")
       ->group("Debugging");
 
+  DumpCommand dump;
+  std::string dump_where;
+  auto* dump_app = top.add_subcommand("dump", "Write what can be known of a running VM, as --bundle does; it runs on");
+  dump_app->allow_extras();
+  dump_app->add_option("VM", dump.vm, "The VM's PID, or its --name")->required();
+  dump_app->add_option("-o,--output", dump_where, "Where to [./martlet-dump-VM]; vmcore=zstd: vmcore.zst")
+      ->type_name("DIR[,vmcore=raw|zstd|none]");
   auto* check_app = top.add_subcommand("check", "Tell what this host can do, and the fix for what it can't");
   std::string shell;
   auto* completion_app = top.add_subcommand("completion", "Print shell completion: source <(martlet completion bash)");
@@ -324,11 +307,16 @@ Command parse_command_line(int argc, const char* const* argv) {
     if (extras.empty()) {
       throw HostError{"what shall I do? Try: martlet run KERNEL; see martlet --help"};
     }
-    refuse_unknown(extras.front(), {"run", "check", "completion", "--help", "--version"}, "martlet --help");
+    refuse_unknown(extras.front(), {"run", "dump", "check", "completion", "--help", "--version"}, "martlet --help");
   }
   refuse_extras(top, "martlet --help");
   refuse_extras(parsed_app(), help_of(parsed_app()));
 
+  if (dump_app->parsed()) {
+    dump.where = dump_where.empty() ? BundleOptions{.directory = "martlet-dump-" + dump.vm}
+                                    : parse_bundle(dump_where, "--output");
+    return dump;
+  }
   if (check_app->parsed()) {
     return CheckCommand{};
   }
@@ -367,6 +355,12 @@ Command parse_command_line(int argc, const char* const* argv) {
   }
   if (nokaslr) {
     config.append += config.append.empty() ? "nokaslr" : " nokaslr";
+  }
+  if (!bundle.empty()) {
+    run.bundle = parse_bundle(bundle, "--bundle");
+  }
+  if (!run.name.empty()) {
+    check_vm_name(run.name);
   }
   if (run.gdb_wait && !run.gdb) {
     run.gdb = kGdbDefault;

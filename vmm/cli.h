@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "vmm/bundle_options.h"
 #include "vmm/config.h"
 #include "vmm/debug/judge.h"
 
@@ -31,8 +32,9 @@ struct RunCommand {
   bool stats = false;
   std::optional<std::string> gdb;  ///< where to listen, as gdb::Server::Options has it
   bool gdb_wait = false;
-  std::optional<std::string> bundle;  ///< a directory for what can be known of a failure
-  std::string vmlinux;                ///< the kernel's ELF file or System.map, for its symbols; "" without
+  std::optional<BundleOptions> bundle;  ///< for what can be known of a failure
+  std::string name;                     ///< what others may call it; "" without
+  std::string vmlinux;                  ///< the kernel's ELF file or System.map, for its symbols; "" without
 };
 /// martlet check
 struct CheckCommand {};
@@ -40,7 +42,12 @@ struct CheckCommand {};
 struct PrintCommand {
   std::string text;
 };
-using Command = std::variant<RunCommand, CheckCommand, PrintCommand>;
+/// martlet dump
+struct DumpCommand {
+  std::string vm;  ///< a PID or a name
+  BundleOptions where{};
+};
+using Command = std::variant<RunCommand, DumpCommand, CheckCommand, PrintCommand>;
 
 /// Throws HostError for a command line that makes no sense; the nearest option is suggested.
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);

@@ -14,6 +14,7 @@
 #include "vmm/base/error.h"
 #include "vmm/cli.h"
 #include "vmm/debug/verdict.h"
+#include "vmm/dump_command.h"
 #include "vmm/host_check.h"
 #include "vmm/run_command.h"
 
@@ -46,6 +47,10 @@ int run_program(int argc, const char* const* argv) {
     const auto report = check_host();
     print(report.text);
     return static_cast<int>(report.usable ? ExitCode::Success : ExitCode::HostError);
+  }
+  if (const auto* dump = std::get_if<DumpCommand>(&command)) {
+    print(dump_vm(*dump) + "\n");
+    return static_cast<int>(ExitCode::Success);
   }
   return run_guest(std::get<RunCommand>(command));
 }

@@ -19,10 +19,12 @@
 
 #include "vmm/base/error.h"
 #include "vmm/bundle.h"
+#include "vmm/control.h"
 #include "vmm/debug/judge.h"
 #include "vmm/debug/junit.h"
 #include "vmm/debug/trace.h"
 #include "vmm/debug/verdict.h"
+#include "vmm/dump_command.h"
 #include "vmm/gdb_access.h"
 #include "vmm/machine.h"
 #include "vmm/signals.h"
@@ -132,6 +134,25 @@ void obey(EscapeFilter& filter, std::span<const std::byte> typed, Machine& machi
   }
 }
 
+/// martlet dump; a host that does not let us listen has no such thing.
+void listen_for_requests(std::optional<ControlSocket>& control, Machine& machine, const std::string& name,
+                         Bundles& bundles) {
+  try {
+    control.emplace(machine.loop(), name, [&bundles](std::string_view request, const ControlSocket::Reply& reply) {
+      try {
+        const auto where = bundle_of_request(request);
+        bundles.write_now(where, [reply, where](const std::string& trouble) {
+          trouble.empty() ? reply.done(where.directory) : reply.failed(trouble);
+        });
+      } catch (const HostError& error) {
+        reply.failed(error.what());
+      }
+    });
+  } catch (const HostError& error) {
+    say(error.what());
+  }
+}
+
 bool has_stdin(const Config& config) {
   return config.serial.kind == SerialTarget::Kind::Stdio ||
          (config.console && config.console->kind == SerialTarget::Kind::Stdio);
@@ -200,8 +221,10 @@ Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) 
     gdb.wait_for_client();
   }
   Bundles bundles{command.bundle, quoted(command.command_line), command.vmlinux, machine};
-  bundling = command.bundle ? &bundles : nullptr;
+  bundling = &bundles;
   handle_signals(signals, machine, {.gdb = gdb, .bundles = bundles, .clock = clock, .exec = config.exec.has_value()});
+  std::optional<ControlSocket> control;
+  listen_for_requests(control, machine, command.name, bundles);
   std::ranges::for_each(machine.notices(), say);
   auto ending = run_on_terminal(machine, config);
   gdb.machine_ended(ending.kind == Ending::Kind::GuestExit ? ending.code : 0);

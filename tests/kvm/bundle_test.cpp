@@ -37,6 +37,16 @@ TEST(Bundle, OfAFailureHoldsAllThatIsKnown) {
   EXPECT_GT(std::filesystem::file_size(bundle + "/vmcore"), std::size_t{64} << 20U) << "all of RAM, though sparse";
 }
 
+TEST(Bundle, CompressesItsVmcoreOnRequest) {
+  const TempDir directory;
+  const auto bundle = directory.file("bundle");
+  const auto guest = run_martlet(
+      {.name = "reset", .append = "by=triple", .options = {"-m", "16M", "--bundle", bundle + ",vmcore=zstd"}});
+  EXPECT_EQ(guest.exit_code, 126) << guest;
+  EXPECT_EQ(run({.command = {"zstd", "-dq", bundle + "/vmcore.zst"}}).exit_code, 0);
+  EXPECT_EQ(read_file(bundle + "/vmcore").substr(0, 4), "\177ELF");
+}
+
 TEST(Bundle, OfAGoodEndThereIsNone) {
   const TempDir directory;
   const auto bundle = directory.file("bundle");
