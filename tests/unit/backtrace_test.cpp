@@ -188,7 +188,7 @@ TEST(PostMortem, SaysWhatItHasNot) {
   const auto cpu = kernel.cpu(kText, kStack);
   const auto before = examine(kernel.memory, std::span{&cpu, 1});
   EXPECT_FALSE(before.info);
-  EXPECT_EQ(before.remarks.size(), 2U);
+  EXPECT_EQ(before.remarks.size(), 3U);
   EXPECT_EQ(before.cpus.substr(0, 46), "vCPU 0: running, kernel mode, interrupts off\n ");
   kernel.publish();
   const auto after = examine(kernel.memory, std::span{&cpu, 1});

@@ -97,6 +97,9 @@ PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus, co
     result.code = code_of_file(vmlinux, text, result).value_or(KernelCode{});
   }
   add_guests_own(memory, result);
+  if (result.code.symbols.empty()) {
+    result.remarks.emplace_back("no symbols: give the kernel's vmlinux or System.map");
+  }
   if (result.code.orc.empty()) {
     result.remarks.emplace_back(
         "no ORC tables: backtraces by frame pointers, and guesses (\" ? \"); give the kernel's vmlinux");
