@@ -1,5 +1,6 @@
 #include "net/netlink.h"
 
+#include <linux/netlink.h>
 #include <sys/socket.h>
 
 #include "vmm/base/error.h"
@@ -48,6 +49,25 @@ int NetlinkSocket::exchange(NetlinkMessage& message, mnl_cb_t callback, void* da
     }
     if (result == MNL_CB_STOP) {  // the acknowledgement, or the end of a dump
       return 0;
+    }
+  }
+}
+
+NetlinkAnswer::NetlinkAnswer(const nlmsghdr* message)
+    : bytes_{reinterpret_cast<const char*>(message),  // NOLINT: bytes of whatever type
+             reinterpret_cast<const char*>(message) + message->nlmsg_len} {}
+
+std::vector<NetlinkAnswer> dump(NetlinkMessage& message) {
+  message.header()->nlmsg_flags |= NLM_F_DUMP;
+  for (;;) {
+    NetlinkSocket socket{NETLINK_ROUTE};  // an interrupted dump leaves answers behind: they go with their socket
+    std::vector<NetlinkAnswer> answers;
+    const int error = socket.request(message, [&](const nlmsghdr* answer) { answers.emplace_back(answer); });
+    if (error == 0) {
+      return answers;
+    }
+    if (error != EINTR) {  // NLM_F_DUMP_INTR
+      fail_errno(error, "netlink: cannot ask the kernel about network interfaces");
     }
   }
 }

@@ -82,4 +82,29 @@ class NetlinkSocket {
   unsigned sequence_ = 0;
 };
 
+/// A message as the kernel sent it, to be kept.
+class NetlinkAnswer {
+ public:
+  explicit NetlinkAnswer(const nlmsghdr* message);
+
+  [[nodiscard]] const nlmsghdr* header() const noexcept {
+    return reinterpret_cast<const nlmsghdr*>(bytes_.data());  // NOLINT: vectors are aligned for it
+  }
+  /// The family's own header. The kernel never sends less.
+  template <class Header>
+  [[nodiscard]] const Header& extra() const noexcept {
+    return *static_cast<const Header*>(mnl_nlmsg_get_payload(header()));
+  }
+  template <class Header, class Use>
+  void each(Use use) const {
+    each_attribute(header(), sizeof(Header), use);
+  }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+/// All that `message` asks for, as it was at one moment: what changes meanwhile is asked for anew. Throws HostError.
+[[nodiscard]] std::vector<NetlinkAnswer> dump(NetlinkMessage& message);
+
 }  // namespace martlet

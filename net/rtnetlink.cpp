@@ -4,8 +4,10 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "vmm/base/error.h"
@@ -18,6 +20,18 @@ constexpr std::size_t kAnswer = 32768;  // libmnl(7): what fits any answer
 constexpr unsigned kLowerUp = 1U << 16U;
 
 ifinfomsg& link_in(NetlinkMessage& message) { return message.extra<ifinfomsg>(); }
+
+Link::Counters read_counters(const nlattr* attribute) {
+  rtnl_link_stats64 stats{};
+  std::memcpy(&stats, mnl_attr_get_payload(attribute),
+              std::min<std::size_t>(sizeof stats, mnl_attr_get_payload_len(attribute)));
+  return {.rx_packets = stats.rx_packets,
+          .rx_bytes = stats.rx_bytes,
+          .rx_dropped = stats.rx_dropped,
+          .tx_packets = stats.tx_packets,
+          .tx_bytes = stats.tx_bytes,
+          .tx_dropped = stats.tx_dropped};
+}
 
 Link read_link(const nlmsghdr* message) {
   const auto* const info = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
@@ -32,6 +46,17 @@ Link read_link(const nlmsghdr* message) {
         break;
       case IFLA_MASTER:
         link.master = is_u32(attribute) ? static_cast<int>(mnl_attr_get_u32(attribute)) : 0;
+        break;
+      case IFLA_ADDRESS:
+        if (mnl_attr_get_payload_len(attribute) == link.address.size()) {
+          std::memcpy(link.address.data(), mnl_attr_get_payload(attribute), link.address.size());
+        }
+        break;
+      case IFLA_IFALIAS:
+        link.alias = is_string(attribute) ? mnl_attr_get_str(attribute) : "";
+        break;
+      case IFLA_STATS64:
+        link.counters = read_counters(attribute);
         break;
       case IFLA_LINKINFO:
         each_nested(attribute, [&](const nlattr* nested) {
@@ -67,6 +92,22 @@ std::optional<Link> Rtnetlink::find(const std::string& name) {
   return found;
 }
 
+std::vector<Link> Rtnetlink::links() {
+  NetlinkMessage message{RTM_GETLINK};
+  link_in(message);
+  std::vector<Link> found;
+  for (const auto& answer : dump(message)) {
+    found.push_back(read_link(answer.header()));
+  }
+  return found;
+}
+
+int Rtnetlink::remove(int index) {
+  NetlinkMessage message{RTM_DELLINK};
+  link_in(message).ifi_index = index;
+  return socket_.request(message);
+}
+
 int Rtnetlink::change(int index, const LinkChange& change) {
   NetlinkMessage message{RTM_NEWLINK};
   auto& link = link_in(message);
@@ -77,6 +118,9 @@ int Rtnetlink::change(int index, const LinkChange& change) {
   }
   if (change.address) {
     mnl_attr_put(message.header(), IFLA_ADDRESS, change.address->size(), change.address->data());
+  }
+  if (change.alias) {
+    mnl_attr_put_str(message.header(), IFLA_IFALIAS, change.alias->c_str());
   }
   if (change.mtu) {
     mnl_attr_put_u32(message.header(), IFLA_MTU, *change.mtu);

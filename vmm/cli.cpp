@@ -112,14 +112,20 @@ void parse_memory(const std::string& text, Config& config) {
 class Formatter final : public CLI::Formatter {
  public:
   std::string make_usage(const CLI::App* app, std::string /*name*/) const override {
-    const auto& name = app->get_name();
-    return "Usage: " +
-           (name == "run"          ? "martlet run [OPTIONS] KERNEL"
-            : name == "completion" ? "martlet completion bash"
-            : name == "dump"       ? "martlet dump [OPTIONS] PID|NAME"
-            : name == "check"      ? "martlet check"
-                                   : std::string{"martlet COMMAND [OPTIONS]"}) +
-           "\n";
+    std::string usage = "Usage: " + words_of(*app);
+    if (app->get_name() == "run") {
+      usage += " [OPTIONS] KERNEL";  // which may be an option, too
+    } else if (app->get_name() == "completion") {
+      usage += " bash";
+    } else if (!command_names(*app).empty()) {
+      usage += " COMMAND [OPTIONS]";
+    } else if (app->get_name() != "check") {
+      usage += " [OPTIONS]";
+      for (const auto* option : app->get_options([](const CLI::Option* it) { return it->get_positional(); })) {
+        usage += fmt::format(fmt::runtime(option->get_required() ? " {}" : " [{}]"), option->get_name(true));
+      }
+    }
+    return usage + "\n";
   }
 };
 
@@ -132,6 +138,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   top.set_version_flag("-V,--version", "martlet " MARTLET_VERSION, "Print the version");
   top.set_help_flag("-h,--help", "Print this help");
   top.allow_extras();
+  top.require_subcommand(0, 1);  // what follows a command is its own, even a word like "run"
 
   RunCommand run;
   auto& config = run.config;
@@ -282,17 +289,24 @@ Command parse_command_line(int argc, const char* const* argv) {
   dump_app->add_option("-o,--output", dump_where, "Where to [./martlet-dump-VM]; vmcore=zstd: vmcore.zst")
       ->type_name("DIR[,vmcore=raw|zstd|none]");
   auto* check_app = top.add_subcommand("check", "Tell what this host can do, and the fix for what it can't");
+  NetCommand net;
+  auto* net_app = top.add_subcommand("net", "Virtual switches: make, list, show and delete them");
+  net_app->allow_extras();
+  net_app->require_subcommand(0, 1);
+  add_net_commands(*net_app, net);
+
   std::string shell;
   auto* completion_app = top.add_subcommand("completion", "Print shell completion: source <(martlet completion bash)");
   completion_app->add_option("SHELL", shell, "bash")->required()->check(CLI::IsMember({"bash"}));
 
   const auto parsed_app = [&]() -> CLI::App& {
-    const auto chosen = top.get_subcommands();
-    return chosen.empty() ? top : *chosen.front();
+    auto* app = &top;
+    while (!app->get_subcommands().empty()) {
+      app = app->get_subcommands().front();
+    }
+    return *app;
   };
-  const auto help_of = [&](const CLI::App& app) {
-    return &app == &top ? std::string{"martlet --help"} : fmt::format("martlet {} --help", app.get_name());
-  };
+  const auto help_of = [](const CLI::App& app) { return words_of(app) + " --help"; };
   try {
     top.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -302,20 +316,30 @@ Command parse_command_line(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     throw HostError{fmt::format("{}; see {}", error.what(), help_of(parsed_app()))};
   }
-  if (&parsed_app() == &top) {
-    const auto extras = top.remaining();
-    if (extras.empty()) {
+  auto& parsed = parsed_app();
+  if (const auto commands = command_names(parsed); !commands.empty()) {
+    const auto extras = parsed.remaining();
+    if (extras.empty() && &parsed == &top) {
       throw HostError{"what shall I do? Try: martlet run KERNEL; see martlet --help"};
     }
-    refuse_unknown(extras.front(), {"run", "dump", "check", "completion", "--help", "--version"}, "martlet --help");
+    if (extras.empty()) {
+      throw HostError{
+          fmt::format("{} wants a command: {}; see {}", words_of(parsed), fmt::join(commands, ", "), help_of(parsed))};
+    }
+    auto known = option_names(parsed);
+    known.insert(known.end(), commands.begin(), commands.end());
+    refuse_unknown(extras.front(), known, help_of(parsed));
   }
   refuse_extras(top, "martlet --help");
-  refuse_extras(parsed_app(), help_of(parsed_app()));
+  refuse_extras(parsed, help_of(parsed));
 
   if (dump_app->parsed()) {
     dump.where = dump_where.empty() ? BundleOptions{.directory = "martlet-dump-" + dump.vm}
                                     : parse_bundle(dump_where, "--output");
     return dump;
+  }
+  if (net_app->parsed()) {
+    return net;
   }
   if (check_app->parsed()) {
     return CheckCommand{};

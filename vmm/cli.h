@@ -9,6 +9,7 @@
 #include "vmm/bundle_options.h"
 #include "vmm/config.h"
 #include "vmm/debug/judge.h"
+#include "vmm/net_command.h"
 
 namespace martlet {
 
@@ -47,7 +48,7 @@ struct DumpCommand {
   std::string vm;  ///< a PID or a name
   BundleOptions where{};
 };
-using Command = std::variant<RunCommand, DumpCommand, CheckCommand, PrintCommand>;
+using Command = std::variant<RunCommand, DumpCommand, CheckCommand, NetCommand, PrintCommand>;
 
 /// Throws HostError for a command line that makes no sense; the nearest option is suggested.
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);

@@ -6,6 +6,13 @@
 #include <CLI/CLI.hpp>
 
 namespace martlet {
+namespace {
+
+std::vector<const CLI::App*> subcommands(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
+}  // namespace
 
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -20,18 +27,38 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const auto* command : subcommands(app)) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+std::string words_of(const CLI::App& app) {
+  return app.get_parent() == nullptr ? app.get_name() : words_of(*app.get_parent()) + " " + app.get_name();
+}
+
 std::string bash_completion(const CLI::App& top) {
   std::string script =
       "# bash completion for martlet: source <(martlet completion bash)\n_martlet() {\n"
-      "  local cur=${COMP_WORDS[COMP_CWORD]} words\n  case ${COMP_WORDS[1]} in\n";
-  std::string commands;
-  for (const auto* command : top.get_subcommands([](const CLI::App*) { return true; })) {
-    commands += " " + command->get_name();
-    script += fmt::format("    {}) words='{}' ;;\n", command->get_name(), fmt::join(option_names(*command), " "));
+      "  local cur=${COMP_WORDS[COMP_CWORD]} words first=1 command='' sub=''\n"
+      "  ((COMP_CWORD < 2)) || command=${COMP_WORDS[1]}\n"
+      "  ((COMP_CWORD < 3)) || sub=${COMP_WORDS[2]}\n"
+      "  case $command/$sub in\n";
+  for (const auto* command : subcommands(top)) {
+    for (const auto* sub : subcommands(*command)) {
+      script += fmt::format("    {}/{}) words='{}' ;;\n", command->get_name(), sub->get_name(),
+                            fmt::join(option_names(*sub), " "));
+    }
+    const auto subs = command_names(*command);
+    script += fmt::format("    {}/*) words='{} {}'{} ;;\n", command->get_name(), fmt::join(subs, " "),
+                          fmt::join(option_names(*command), " "), subs.empty() ? "" : " first=2");
   }
-  script += fmt::format("    *) words='{} {}' ;;\n", commands.substr(1), fmt::join(option_names(top), " "));
   script +=
-      "  esac\n  if [[ $COMP_CWORD -eq 1 || $cur == -* ]]; then\n"
+      fmt::format("    *) words='{} {}' ;;\n", fmt::join(command_names(top), " "), fmt::join(option_names(top), " "));
+  script +=
+      "  esac\n  if [[ $COMP_CWORD -eq $first || $cur == -* ]]; then\n"
       "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n  fi\n}\n"
       "complete -o default -F _martlet martlet\n";
   return script;

@@ -52,6 +52,9 @@ int run_program(int argc, const char* const* argv) {
     print(dump_vm(*dump) + "\n");
     return static_cast<int>(ExitCode::Success);
   }
+  if (const auto* net = std::get_if<NetCommand>(&command)) {
+    return net->run();
+  }
   return run_guest(std::get<RunCommand>(command));
 }
 

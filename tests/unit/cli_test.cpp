@@ -130,6 +130,20 @@ TEST(CommandLine, HelpAndVersionAndCompletionAreText) {
   EXPECT_TRUE(std::holds_alternative<CheckCommand>(parse({"check"})));
 }
 
+TEST(CommandLine, NetHasCommandsOfItsOwn) {
+  EXPECT_TRUE(std::get<NetCommand>(parse({"net", "create", "br0", "--mode", "private"})).run);
+  EXPECT_TRUE(std::get<NetCommand>(parse({"net", "show", "list"})).run);  // a switch may have any name
+  EXPECT_THAT(std::get<PrintCommand>(parse({"net", "show", "--help"})).text,
+              HasSubstr("martlet net show [OPTIONS] NAME"));
+  EXPECT_THAT(std::get<PrintCommand>(parse({"net", "--help"})).text, HasSubstr("martlet net COMMAND"));
+  EXPECT_THAT(refusal({"net"}), HasSubstr("create, list, show, delete"));
+  EXPECT_THAT(refusal({"net", "crate"}), HasSubstr("did you mean create?"));
+  EXPECT_THAT(refusal({"net", "create"}), AllOf(HasSubstr("NAME"), HasSubstr("martlet net create --help")));
+  EXPECT_THAT(refusal({"net", "create", "a", "b"}), HasSubstr("'b'"));
+  EXPECT_THAT(refusal({"net", "create", "a", "--mod=private"}), HasSubstr("did you mean --mode?"));
+  EXPECT_THAT(std::get<PrintCommand>(parse({"completion", "bash"})).text, HasSubstr("net/create) words="));
+}
+
 TEST(KernelCommandLine, AddsAConsoleAndAnEndToPanicsUnlessToldOtherwise) {
   Config config;
   EXPECT_EQ(kernel_command_line(config), "console=ttyS0 panic=-1");

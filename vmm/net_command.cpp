@@ -1,0 +1,151 @@
+#include "vmm/net_command.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "net/switch.h"
+#include "vmm/base/error.h"
+#include "vmm/debug/verdict.h"
+
+namespace martlet {
+namespace {
+
+using nlohmann::ordered_json;
+
+/// Writes `text` and a newline to stdout; HostError when it will not go there.
+void say(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fputc('\n', stdout) == EOF ||
+      std::fflush(stdout) != 0) {
+    fail_errno(errno, "cannot write to stdout");
+  }
+}
+
+void tell(const SwitchNews& news) {
+  for (const auto& line : news.lines) {
+    say(line);
+  }
+}
+
+/// Adds sub-command `name`: once the command line is read, `run` does what the Options filled in by it say.
+template <class Given>
+CLI::App* add_command(CLI::App& net, NetCommand& chosen, const char* name, const char* help,
+                      std::shared_ptr<Given> given, void (*run)(const Given&)) {
+  auto* command = net.add_subcommand(name, help);
+  command->allow_extras();
+  command->callback([&chosen, given = std::move(given), run] {
+    chosen.run = [given, run] {
+      run(*given);
+      return static_cast<int>(ExitCode::Success);
+    };
+  });
+  return command;
+}
+
+void add_name(CLI::App& command, std::string& name) { command.add_option("NAME", name, "The switch")->required(); }
+
+// --- create
+
+struct Create {
+  SwitchOptions options{};
+  std::string mode = "internal";
+  std::vector<std::string> addresses{};
+};
+
+void create(const Create& given) {
+  auto options = given.options;
+  const auto mode = switch_mode(given.mode);
+  if (!mode) {
+    throw HostError{fmt::format("--mode {}: expected one of internal, private, external", given.mode)};
+  }
+  options.mode = *mode;
+  for (const auto& address : given.addresses) {
+    options.addresses.push_back(parse_host_address(address, "--address "));
+  }
+  tell(create_switch(options));
+}
+
+void add_create(CLI::App& net, NetCommand& chosen) {
+  auto given = std::make_shared<Create>();
+  auto& create_app = *add_command(net, chosen, "create", "Make a switch", given, create);
+  add_name(create_app, given->options.name);
+  create_app
+      .add_option("--mode", given->mode,
+                  "Whom guests reach besides each other [internal]: the host; nobody;\n"
+                  "the host and its network")
+      ->type_name("internal|private|external");
+}
+
+// --- list, show
+
+struct Show {
+  std::string name{};
+  bool json = false;
+};
+
+ordered_json summary(const Link& link) {
+  const auto mark = read_mark(link);
+  return {{"name", link.name}, {"mode", mark ? std::string{to_word(mark->options.mode)} : "foreign"}};
+}
+
+void list(const Show& given) {
+  Rtnetlink netlink;
+  auto all = ordered_json::array();
+  std::string table = "NAME             MODE";
+  for (const auto& link : netlink.links()) {
+    if (link.kind == "bridge") {
+      all.push_back(summary(link));
+      table += fmt::format("\n{:<16} {}", link.name, all.back()["mode"].get<std::string>());
+    }
+  }
+  say(given.json ? all.dump(2) : table);
+}
+
+void show(const Show& given) {
+  Rtnetlink netlink;
+  const auto link = netlink.find(given.name);
+  if (!link || link->kind != "bridge") {
+    throw HostError{fmt::format("there is no switch {}; martlet net list tells which are there", given.name)};
+  }
+  const auto all = summary(*link);
+  say(given.json ? all.dump(2) : fmt::format("{}: {}", link->name, all["mode"].get<std::string>()));
+}
+
+void add_list_and_show(CLI::App& net, NetCommand& chosen) {
+  auto listed = std::make_shared<Show>();
+  auto& list_app = *add_command(net, chosen, "list", "List the switches of this host", listed, list);
+  list_app.add_flag("--json", listed->json, "As JSON");
+  auto shown = std::make_shared<Show>();
+  auto& show_app = *add_command(net, chosen, "show", "Show a switch", shown, show);
+  add_name(show_app, shown->name);
+  show_app.add_flag("--json", shown->json, "As JSON");
+}
+
+// --- delete
+
+void remove(const SwitchRemoval& removal) { tell(delete_switch(removal)); }
+
+void add_delete(CLI::App& net, NetCommand& chosen) {
+  auto removal = std::make_shared<SwitchRemoval>();
+  auto& delete_app = *add_command(net, chosen, "delete", "Delete a switch", removal, remove);
+  add_name(delete_app, removal->name);
+  delete_app.add_flag("--force", removal->force, "Even while VMs are on it");
+}
+
+}  // namespace
+
+void add_net_commands(CLI::App& net, NetCommand& chosen) {
+  add_create(net, chosen);
+  add_list_and_show(net, chosen);
+  add_delete(net, chosen);
+}
+
+}  // namespace martlet
