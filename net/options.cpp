@@ -29,6 +29,7 @@ NetOptions parse_net(std::string_view text) {
           options.take_choice<Vhost>("vhost", {{"auto", Vhost::Auto}, {"on", Vhost::On}, {"off", Vhost::Off}})) {
     net.vhost = *vhost;
   }
+  const auto spoof = options.take_choice<Spoof>("spoof", {{"deny", Spoof::Deny}, {"allow", Spoof::Allow}});
   const auto rate = options.take_size("rate");
   const auto burst = options.take_size("burst");
   options.finish();
@@ -39,6 +40,10 @@ NetOptions parse_net(std::string_view text) {
   if (ways != 1) {
     throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME and fd=N"};
   }
+  if (spoof && net.bridge.empty()) {
+    throw HostError{"-n spoof= wants bridge=NAME: the port of another TAP is what its maker made it"};
+  }
+  net.spoof = spoof.value_or(Spoof::Deny);
   if (net.fd && net.queues != 1) {
     throw HostError{"-n fd=N has one queue pair; for several give tap=NAME or bridge=NAME"};
   }

@@ -7,6 +7,7 @@
 
 #include "net/backend.h"
 #include "net/mac.h"
+#include "net/port_policy.h"
 
 namespace martlet {
 
@@ -26,6 +27,9 @@ struct NetOptions {
   /// itself, so a limit keeps vhost-net out.
   std::uint64_t rate = 0;
   std::uint64_t burst = 0;
+
+  // What a bridge's port lets through.
+  Spoof spoof = Spoof::Deny;
 };
 
 inline constexpr std::uint16_t kMaxNetPairs = 16;

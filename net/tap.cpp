@@ -224,6 +224,10 @@ std::unique_ptr<Tap> Tap::on_bridge(const Port& port) {
   MacAddress address = port.guest;
   address[0] = 0xfe;
   [[maybe_unused]] const int no_ipv6 = netlink.forbid_ipv6_address(link->index);
+  if (port.spoof == Spoof::Deny) {
+    tap->guard_.emplace(PortGuard::Port{.name = link->name, .index = link->index, .guest = port.guest},
+                        PortGuard::Life::Socket);
+  }
   const int error = netlink.change(
       link->index, {.address = address, .mtu = bridge->mtu, .master = bridge->index, .state = LinkChange::State::Up});
   if (error != 0) {
@@ -344,7 +348,8 @@ void Tap::send_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept {
 std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest) {
   std::unique_ptr<NetBackend> backend;
   if (!options.bridge.empty()) {
-    backend = Tap::on_bridge({.bridge = options.bridge, .pairs = options.queues, .guest = guest});
+    backend =
+        Tap::on_bridge({.bridge = options.bridge, .pairs = options.queues, .guest = guest, .spoof = options.spoof});
   } else if (!options.tap.empty()) {
     backend = Tap::open({.name = options.tap, .pairs = options.queues});
   } else {

@@ -9,6 +9,7 @@
 #include "net/backend.h"
 #include "net/frame_batch.h"
 #include "net/options.h"
+#include "net/port_guard.h"
 #include "net/rtnetlink.h"
 #include "vmm/base/fd.h"
 
@@ -32,7 +33,8 @@ class Tap final : public NetBackend {
   struct Port {
     std::string bridge{};
     std::uint16_t pairs = 1;
-    MacAddress guest{};  ///< the TAP's own address is made from it
+    MacAddress guest{};  ///< the TAP's own address is made from it, and by default it is the only sender
+    Spoof spoof = Spoof::Deny;
   };
   /// Makes a TAP with a free name, mltN, and puts it on a bridge. Throws HostError, and nothing is left.
   [[nodiscard]] static std::unique_ptr<Tap> on_bridge(const Port& port);
@@ -60,6 +62,7 @@ class Tap final : public NetBackend {
 
   std::string name_;
   std::vector<Fd> queues_;
+  std::optional<PortGuard> guard_;                          // goes with the process, as the TAP does
   std::unique_ptr<FrameBatch> batch_ = FrameBatch::make();  // null where the host has no such thing
   bool never_full_ = false;                                 // it takes all frames, at once
   std::optional<LinkWatch> link_;                           // where the interface is in our namespace

@@ -21,6 +21,8 @@ TEST(NetOptions, SayWhereTheCardLeads) {
   EXPECT_EQ(tap.burst, 64U << 10U);
   EXPECT_FALSE(tap.mac);
   EXPECT_EQ(parse_net("fd=7").fd, 7);
+  EXPECT_EQ(parse_net("bridge=br0").spoof, Spoof::Deny);
+  EXPECT_EQ(parse_net("bridge=br0,spoof=allow").spoof, Spoof::Allow);
 }
 
 TEST(NetOptions, RefuseWhatCannotBe) {
@@ -42,6 +44,8 @@ TEST(NetOptions, RefuseWhatCannotBe) {
                                 "bridge=br0,burst=1M",
                                 "bridge=br0,rate=0",
                                 "bridge=br0,rate=1M,vhost=on",
+                                "bridge=br0,spoof=off",
+                                "tap=tap0,spoof=deny",
                                 "fd=-1",
                                 "fd=3,queues=2",
                                 "bridge=br0,speed=1",

@@ -68,7 +68,8 @@ std::string error_of(const std::function<void()>& action) {
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::unique_ptr<Tap> on_br0(std::uint16_t pairs = 1) {
-  return Tap::on_bridge({.bridge = "br0", .pairs = pairs, .guest = kMac});
+  // Frames of these tests have any sender.
+  return Tap::on_bridge({.bridge = "br0", .pairs = pairs, .guest = kMac, .spoof = Spoof::Allow});
 }
 
 using Frame = std::vector<std::byte>;

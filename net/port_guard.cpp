@@ -1,0 +1,119 @@
+#include "net/port_guard.h"
+
+#include <fmt/format.h>
+#include <linux/netlink.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <string_view>
+
+#include "vmm/base/error.h"
+
+namespace martlet {
+namespace {
+
+constexpr const char* kChain = "guest";
+constexpr const char* kForeignSenders = "foreign-senders";
+constexpr const char* kForeignVlans = "foreign-vlans";
+
+// IEEE 802.3 §3.1.1, 802.1Q §9.6.
+constexpr std::uint32_t kSender = 6;
+constexpr std::uint32_t kType = 12;
+constexpr std::uint32_t kTag = 14;
+using Word = std::array<std::uint8_t, 2>;
+constexpr Word kVlanTag = {0x81, 0x00};
+constexpr Word kServiceTag = {0x88, 0xa8};
+constexpr Word kVlanId = {0x0f, 0xff};  // without priority and drop eligibility
+
+Word word(std::uint16_t number) noexcept {
+  return {static_cast<std::uint8_t>(number >> 8U), static_cast<std::uint8_t>(number)};
+}
+
+/// Names come again, with the next interface; indexes never do. So a guard that is just dying is no obstacle.
+std::string table_of(const std::string& port, int index) { return fmt::format("martlet-{}-{}", port, index); }
+
+/// The tables of ports of this name: one, but for those whose port was deleted by others.
+std::vector<std::string> tables_of(NetlinkSocket& socket, const std::string& port) {
+  auto tables = nft_tables(socket);
+  const auto prefix = fmt::format("martlet-{}-", port);
+  std::erase_if(tables, [&](const std::string& table) {
+    return !table.starts_with(prefix) || table.find_first_not_of("0123456789", prefix.size()) != std::string::npos;
+  });
+  return tables;
+}
+
+void add_rules(NftBatch& batch, const std::string& table, const PortGuard::Port& port) {
+  const auto rule = [&](const auto& build) { batch.add_rule(table, kChain, build); };
+  rule([&](NftRule& it) { it.ethernet(kSender, 6).is_not(port.guest).count(kForeignSenders).drop(); });
+  rule([&](NftRule& it) { it.ethernet(kType, 2).is(kServiceTag).count(kForeignVlans).drop(); });
+  if (!port.vlans.is_access()) {
+    for (const auto& range : port.vlans.ranges) {
+      rule([&](NftRule& it) {
+        it.ethernet(kType, 2).is(kVlanTag).ethernet(kTag, 2).mask(kVlanId);
+        it.is_between(word(range.first), word(range.last)).accept();
+      });
+    }
+  }
+  rule([&](NftRule& it) { it.ethernet(kType, 2).is(kVlanTag).count(kForeignVlans).drop(); });
+}
+
+}  // namespace
+
+PortGuard::PortGuard(const Port& port, Life life) : socket_{NETLINK_NETFILTER} {
+  const auto table = table_of(port.name, port.index);
+  NftBatch batch{socket_};
+  batch.add_table(table, life);
+  batch.add_counter(table, kForeignSenders);
+  batch.add_counter(table, kForeignVlans);
+  batch.add_ingress_chain(table, kChain, port.name);
+  add_rules(batch, table, port);
+  switch (const int error = batch.commit(); error) {
+    case 0:
+      return;
+    case EPERM:
+      throw HostError{fmt::format("{}: filtering what the guest sends needs CAP_NET_ADMIN", port.name)};
+    case EINVAL:
+    case EOPNOTSUPP:
+    case EAFNOSUPPORT:
+    case ENOENT:
+      throw HostError{
+          fmt::format("{}: this host's kernel cannot filter what the guest sends; load nftables (modprobe nf_tables; "
+                      "Linux 5.12 or newer), or do without: spoof=allow",
+                      port.name)};
+    default:
+      fail_errno(error, fmt::format("{}: cannot filter what the guest sends (nftables)", port.name));
+  }
+}
+
+std::optional<PortGuard::State> PortGuard::read(const std::string& port) {
+  NetlinkSocket socket{NETLINK_NETFILTER};
+  std::optional<State> state;
+  for (const auto& table : tables_of(socket, port)) {
+    each_nft_comparison(socket, table, kChain, [&](std::span<const std::uint8_t> value) {
+      if (MacAddress mac{}; value.size() == mac.size()) {  // nothing else is as long
+        std::ranges::copy(value, mac.begin());
+        state = State{.guest = mac};
+      }
+    });
+    if (state) {
+      state->foreign_senders = nft_counter(socket, table, kForeignSenders);
+      state->foreign_vlans = nft_counter(socket, table, kForeignVlans);
+      break;
+    }
+  }
+  return state;
+}
+
+void PortGuard::remove(const std::string& port) {
+  NetlinkSocket socket{NETLINK_NETFILTER};
+  NftBatch batch{socket};
+  for (const auto& table : tables_of(socket, port)) {
+    batch.delete_table(table);
+  }
+  if (const int error = batch.commit(); error != 0) {
+    fail_errno(error, fmt::format("{}: cannot take its filter away (nftables)", port));
+  }
+}
+
+}  // namespace martlet
