@@ -28,18 +28,12 @@ struct Exec {
   Input input = Input::Null;
 };
 
-std::vector<std::string> words_of(const Exec& exec, const std::string& result) {
-  std::vector<std::string> words{MARTLET_PROGRAM,
-                                 "run",
-                                 guest_file(exec.kernel, "kernel/vmlinuz"),
-                                 "-a",
-                                 exec.append,
-                                 "--exec",
-                                 exec.command,
-                                 "--timeout",
-                                 "150s",
-                                 "--result",
-                                 result};
+std::vector<std::string> words_of(const Exec& exec, const TempDir& directory) {
+  std::vector<std::string> words{
+      MARTLET_PROGRAM, "run", guest_file(exec.kernel, "kernel/vmlinuz"), "-a", exec.append, "--exec", exec.command,
+      "--timeout",     "150s"};
+  const auto ending = ending_options(directory);
+  words.insert(words.end(), ending.begin(), ending.end());
   words.insert(words.end(), exec.more.begin(), exec.more.end());
   if (exec.more.empty() || exec.more.front() != "-i") {
     words.insert(words.end(), {"--root", exec.root.empty() ? guest_file(exec.kernel, "root") : exec.root});
@@ -50,17 +44,15 @@ std::vector<std::string> words_of(const Exec& exec, const std::string& result) {
 class Running {
  public:
   explicit Running(const Exec& exec, Terminal* terminal = nullptr)
-      : process_{{.command = words_of(exec, directory_.file("verdict")),
+      : process_{{.command = words_of(exec, directory_),
                   .input = exec.input,
                   .terminal = terminal,
                   .deadline = std::chrono::seconds{180}}} {}
 
   [[nodiscard]] Subprocess& process() noexcept { return process_; }
   Ended wait() {
-    Ended ended{.outcome = process_.wait(), .verdict = {}};
-    if (std::filesystem::exists(directory_.file("verdict"))) {
-      ended.verdict = nlohmann::json::parse(read_file(directory_.file("verdict")), nullptr, false);
-    }
+    Ended ended{.outcome = process_.wait(), .verdict = {}, .bundle = {}};
+    read_ending(directory_, ended);
     return ended;
   }
 
@@ -88,7 +80,7 @@ void expect_output(const Ended& ended, int code, std::string_view out, std::stri
 Outcome run_in_script(const Exec& exec, const std::string& script) {
   const TempDir directory;
   std::vector<std::string> words{"bash", "-c", script, "bash"};
-  const auto ours = words_of(exec, directory.file("verdict"));
+  const auto ours = words_of(exec, directory);
   words.insert(words.end(), ours.begin(), ours.end());
   return run({.command = std::move(words), .deadline = std::chrono::seconds{180}});
 }

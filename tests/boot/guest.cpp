@@ -12,6 +12,8 @@ namespace {
 
 // The program itself gets so much longer than its VM.
 constexpr std::chrono::seconds kGrace{30};
+// Of each file of a bundle, in a test's log.
+constexpr std::size_t kBundleTail = 6000;
 
 bool has_option(const Guest& guest, std::string_view name) {
   return std::ranges::find(guest.more, name) != guest.more.end();
@@ -32,7 +34,7 @@ std::ostream& operator<<(std::ostream& stream, const Guest& guest) {
 }
 
 std::ostream& operator<<(std::ostream& stream, const Ended& ended) {
-  return stream << ended.outcome << "--- its verdict\n" << ended.verdict.dump(2) << '\n';
+  return stream << ended.outcome << "--- its verdict\n" << ended.verdict.dump(2) << '\n' << ended.bundle;
 }
 
 std::string guest_file(std::string_view kernel, std::string_view name) {
@@ -47,7 +49,9 @@ RunningGuest::RunningGuest(const Guest& guest, Subprocess::Config streams) {
   const bool scripted = !guest.script.empty();
   add({"-a", (scripted ? "quiet martlet.test=script " : "") + guest.append, "-c", std::to_string(guest.cpus), "-m",
        std::to_string(guest.memory_mib) + "M"});
-  add({"--result", directory_.file("verdict.json"), "--stats"});
+  add({"--stats"});
+  const auto ending = ending_options(directory_);
+  streams.command.insert(streams.command.end(), ending.begin(), ending.end());
   if (scripted) {
     const auto root = directory_.file("root");
     std::filesystem::create_directory(root);
@@ -65,14 +69,38 @@ RunningGuest::RunningGuest(const Guest& guest, Subprocess::Config streams) {
 }
 
 Ended RunningGuest::wait() {
-  Ended ended{.outcome = process_->wait(), .verdict = {}};
+  Ended ended{.outcome = process_->wait(), .verdict = {}, .bundle = {}};
   std::erase(ended.outcome.out, '\r');
-  if (const auto verdict = directory_.file("verdict.json"); std::filesystem::exists(verdict)) {
-    ended.verdict = nlohmann::json::parse(read_file(verdict), nullptr, false);
-    const auto word = ended.verdict.is_object() ? ended.verdict.value("verdict", "") : "";
-    suspect = suspect || word == "triple-fault" || word == "timeout";
-  }
+  read_ending(directory_, ended);
   return ended;
+}
+
+std::vector<std::string> ending_options(const TempDir& directory) {
+  return {"--result", directory.file("verdict.json"), "--bundle", directory.file("bundle") + ",vmcore=none"};
+}
+
+void read_ending(const TempDir& directory, Ended& ended) {
+  const auto wrote = "martlet: wrote " + directory.file("bundle") + "\n";
+  if (const auto at = ended.outcome.err.find(wrote); at != std::string::npos) {
+    ended.outcome.err.erase(at, wrote.size());  // of every exit code but 0: no test's business
+  }
+  const auto file = directory.file("verdict.json");
+  if (!std::filesystem::exists(file)) {
+    return;
+  }
+  ended.verdict = nlohmann::json::parse(read_file(file), nullptr, false);
+  const auto word = ended.verdict.is_object() ? ended.verdict.value("verdict", "") : "";
+  if (word != "triple-fault" && word != "timeout") {
+    return;
+  }
+  suspect = true;
+  for (const auto* name : {"cpus.txt", "dmesg.txt", "console.log", "exits.txt"}) {
+    if (const auto kept = directory.file(std::string{"bundle/"} + name); std::filesystem::exists(kept)) {
+      const auto text = read_file(kept);
+      ended.bundle.append("--- ").append(name).append(", its end\n");
+      ended.bundle.append(text, text.size() - std::min(text.size(), kBundleTail)).append("\n");
+    }
+  }
 }
 
 bool lab_is_suspect() { return suspect && std::getenv("MARTLET_LAB") != nullptr; }

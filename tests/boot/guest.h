@@ -37,8 +37,14 @@ std::ostream& operator<<(std::ostream& stream, const Guest& guest);
 struct Ended {
   Outcome outcome;         ///< of martlet; `out` is the console, without carriage returns
   nlohmann::json verdict;  ///< --result's; null if it was killed
+  std::string bundle;      ///< of a triple fault or time-out: what --bundle kept, without the vmcore
 };
 std::ostream& operator<<(std::ostream& stream, const Ended& ended);
+
+/// The options that make martlet keep, in `directory`, what read_ending() finds.
+[[nodiscard]] std::vector<std::string> ending_options(const TempDir& directory);
+/// Fills in what `ended` lacks: all but its outcome.
+void read_ending(const TempDir& directory, Ended& ended);
 
 /// A running martlet. Bounded twice: by its own --timeout, and by being killed.
 class RunningGuest {
