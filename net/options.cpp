@@ -32,6 +32,7 @@ NetOptions parse_net(std::string_view text) {
   const auto spoof = options.take_choice<Spoof>("spoof", {{"deny", Spoof::Deny}, {"allow", Spoof::Allow}});
   const auto rate = options.take_size("rate");
   const auto burst = options.take_size("burst");
+  net.pcap = options.take("pcap").value_or("");
   options.finish();
 
   net.rate = rate.value_or(0);
@@ -55,6 +56,9 @@ NetOptions parse_net(std::string_view text) {
   }
   if (net.rate != 0 && net.vhost == Vhost::On) {
     throw HostError{"-n rate= and vhost=on: frames that the kernel carries cannot be counted here"};
+  }
+  if (!net.pcap.empty() && net.vhost == Vhost::On) {
+    throw HostError{"-n pcap= and vhost=on: frames that the kernel carries cannot be captured here; leave vhost= out"};
   }
   return net;
 }

@@ -27,6 +27,8 @@ struct NetOptions {
   /// itself, so a limit keeps vhost-net out.
   std::uint64_t rate = 0;
   std::uint64_t burst = 0;
+  /// Where to write what the card carries (pcapng); empty: nowhere. Keeps vhost-net out as well.
+  std::string pcap{};
 
   // What a bridge's port lets through.
   Spoof spoof = Spoof::Deny;

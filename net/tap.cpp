@@ -345,21 +345,4 @@ void Tap::send_all(std::uint16_t pair, std::span<Transfer> transfers) noexcept {
   }
 }
 
-std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest) {
-  std::unique_ptr<NetBackend> backend;
-  if (!options.bridge.empty()) {
-    backend =
-        Tap::on_bridge({.bridge = options.bridge, .pairs = options.queues, .guest = guest, .spoof = options.spoof});
-  } else if (!options.tap.empty()) {
-    backend = Tap::open({.name = options.tap, .pairs = options.queues});
-  } else {
-    backend = Tap::inherit(options.fd.value_or(-1));
-  }
-  if (options.mtu && *options.mtu > backend->mtu()) {
-    throw HostError{fmt::format("-n mtu={}: the network carries {}; raise it there first: ip link set NAME mtu {}",
-                                *options.mtu, backend->mtu(), *options.mtu)};
-  }
-  return backend;
-}
-
 }  // namespace martlet

@@ -71,7 +71,4 @@ class Tap final : public NetBackend {
   std::uint16_t mtu_ = 1500;
 };
 
-/// What `options` ask for; `guest` is the guest's MAC address. Throws HostError.
-[[nodiscard]] std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest);
-
 }  // namespace martlet

@@ -8,9 +8,10 @@
 #include "devices/virtio/block.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
-#include "net/tap.h"
+#include "net/open_backend.h"
 #include "vmm/base/error.h"
 #include "vmm/exec.h"
+#include "vmm/terminal.h"
 #include "vmm/x86_64/layout.h"
 
 namespace martlet {
@@ -24,7 +25,7 @@ static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
 std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
   const auto mac = options.mac ? *options.mac : random_mac();
-  return std::make_unique<virtio::Net>(loop, open_backend(options, mac),
+  return std::make_unique<virtio::Net>(loop, open_backend(options, mac, say),
                                        virtio::Net::Options{.mac = mac,
                                                             .mtu = options.mtu.value_or(0),
                                                             .limits = {.bytes = options.rate, .burst = options.burst},

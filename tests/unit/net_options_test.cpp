@@ -23,6 +23,7 @@ TEST(NetOptions, SayWhereTheCardLeads) {
   EXPECT_EQ(parse_net("fd=7").fd, 7);
   EXPECT_EQ(parse_net("bridge=br0").spoof, Spoof::Deny);
   EXPECT_EQ(parse_net("bridge=br0,spoof=allow").spoof, Spoof::Allow);
+  EXPECT_EQ(parse_net("bridge=br0,pcap=/tmp/a,,b.pcapng").pcap, "/tmp/a,b.pcapng");
 }
 
 TEST(NetOptions, RefuseWhatCannotBe) {
@@ -46,6 +47,8 @@ TEST(NetOptions, RefuseWhatCannotBe) {
                                 "bridge=br0,rate=1M,vhost=on",
                                 "bridge=br0,spoof=off",
                                 "tap=tap0,spoof=deny",
+                                "bridge=br0,pcap=",
+                                "bridge=br0,pcap=a,vhost=on",
                                 "fd=-1",
                                 "fd=3,queues=2",
                                 "bridge=br0,speed=1",

@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "net/open_backend.h"
 #include "net/rtnetlink.h"
 #include "vmm/base/error.h"
 
@@ -380,7 +381,7 @@ TEST(Tap, WhatIsWrongWithABridgeIsSaidInOneLine) {
     EXPECT_TRUE(contains(refused("a-name-much-too-long"), "too long"));
     EXPECT_TRUE(contains(refused(""), "not a name"));
     NetOptions large{.bridge = "br0", .mtu = 9000};
-    EXPECT_TRUE(contains(error_of([&] { (void)open_backend(large, kMac); }), "mtu=9000: the network carries 1500"));
+    EXPECT_TRUE(contains(error_of([&] { (void)open_backend(large, kMac, {}); }), "mtu=9000: the network carries 1500"));
     EXPECT_FALSE(Rtnetlink{}.find("mlt0"));  // nothing is left behind
   });
 }

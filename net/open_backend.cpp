@@ -1,0 +1,51 @@
+#include "net/open_backend.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <utility>
+
+#include "net/pcap_backend.h"
+#include "net/tap.h"
+#include "vmm/base/error.h"
+
+namespace martlet {
+namespace {
+
+std::unique_ptr<NetBackend> open_way(const NetOptions& options, const MacAddress& guest) {
+  if (!options.bridge.empty()) {
+    return Tap::on_bridge({.bridge = options.bridge, .pairs = options.queues, .guest = guest, .spoof = options.spoof});
+  }
+  if (!options.tap.empty()) {
+    return Tap::open({.name = options.tap, .pairs = options.queues});
+  }
+  return Tap::inherit(options.fd.value_or(-1));
+}
+
+std::string name_of_way(const NetOptions& options) {
+  if (!options.bridge.empty()) {
+    return "bridge=" + options.bridge;
+  }
+  if (!options.tap.empty()) {
+    return "tap=" + options.tap;
+  }
+  return fmt::format("fd={}", options.fd.value_or(-1));
+}
+
+}  // namespace
+
+std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest, const Say& say) {
+  auto backend = open_way(options, guest);
+  if (options.mtu && *options.mtu > backend->mtu()) {
+    throw HostError{fmt::format("-n mtu={}: the network carries {}; raise it there first: ip link set NAME mtu {}",
+                                *options.mtu, backend->mtu(), *options.mtu)};
+  }
+  if (options.pcap.empty()) {
+    return backend;
+  }
+  return std::make_unique<PcapBackend>(
+      std::move(backend),
+      PcapWriter::Options{.path = options.pcap, .interface = {.name = name_of_way(options), .mac = guest}}, say);
+}
+
+}  // namespace martlet
