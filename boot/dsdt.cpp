@@ -33,6 +33,11 @@ Bytes panic_device() {
                  name("_CRS", resources({claim(layout::kPvpanic)})), name("_STA", integer(kPresentAndWorking))});
 }
 
+Bytes firmware_configuration() {
+  return device("FWCF", {name("_HID", string("QEMU0002")),  // QEMU, docs/specs/fw_cfg.rst
+                         name("_CRS", resources({claim(layout::kFwCfg)})), name("_STA", integer(kPresentAndWorking))});
+}
+
 Bytes power_button() { return device("PWRB", {name("_HID", eisa_id("PNP0C0C"))}); }
 
 /// §5.6.9: raises its interrupt after an event; _EVT asks which one it was.
@@ -97,8 +102,8 @@ Bytes dsdt_terms(const AcpiConfig& config) {
     const auto node = virtio_mmio(slot);
     buses.insert(buses.end(), node.begin(), node.end());
   }
-  const auto devices = scope("\\_SB", {serial_port(), real_time_clock(), panic_device(), power_button(), event_device(),
-                                       motherboard(config), buses});
+  const auto devices = scope("\\_SB", {serial_port(), real_time_clock(), panic_device(), firmware_configuration(),
+                                       power_button(), event_device(), motherboard(config), buses});
   auto terms = name("\\_S5", off);
   terms.insert(terms.end(), devices.begin(), devices.end());
   return terms;

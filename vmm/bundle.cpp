@@ -78,7 +78,7 @@ void write_bundle(const Bundle& bundle) {
   write_file(file("console.log"), bundle.console);
   write_file(file("exits.txt"), bundle.exits);
   write_file(file("stats.txt"), bundle.statistics);
-  const auto found = examine(bundle.memory, bundle.cpus, bundle.vmlinux);
+  const auto found = examine(bundle.memory, bundle.cpus, bundle.vmlinux, bundle.vmcoreinfo);
   if (found.log) {
     write_file(file("dmesg.txt"), format_dmesg(*found.log));
   }
@@ -127,6 +127,7 @@ std::string Bundles::write_to(const BundleOptions& where, const std::string& ver
         {.where = where,
          .memory = machine_.memory(),
          .cpus = cpus,
+         .vmcoreinfo = machine_.vmcoreinfo(),
          .console = console_.text(),
          .verdict = verdict,
          .exits = recorder != nullptr ? recorder->last_exits(kExits) : "not kept: give --bundle at the start\n",

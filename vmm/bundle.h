@@ -19,9 +19,10 @@ struct Bundle {
   BundleOptions where;  ///< a directory that is made if it is not there
   const GuestMemory& memory;
   std::span<const CpuState> cpus;
-  std::string console;  ///< what the consoles said
-  std::string verdict;  ///< as --result writes it; "" while the VM runs
-  std::string exits;    ///< each vCPU's last
+  std::optional<GuestRange> vmcoreinfo;  ///< where the guest says it is, if it does
+  std::string console;                   ///< what the consoles said
+  std::string verdict;                   ///< as --result writes it; "" while the VM runs
+  std::string exits;                     ///< each vCPU's last
   std::string statistics;
   std::string command;  ///< how to do it again
   std::string vmlinux;  ///< --vmlinux; "" without

@@ -139,6 +139,7 @@ void Machine::attach_devices() {
     ports(layout::kExecPort, "exec port", exec_port_);
   }
   ports(layout::kPvpanic, "pvpanic", pvpanic_);
+  ports(layout::kFwCfg, "fw_cfg", fw_cfg_);
   ports(layout::kAcpiSleep, "acpi sleep", acpi_sleep_);
   ports(layout::kAcpiReset, "acpi reset", acpi_reset_);
   ports(layout::kAcpiEvents, "acpi events", acpi_events_);

@@ -11,6 +11,7 @@
 #include "devices/acpi_power.h"
 #include "devices/exec_port.h"
 #include "devices/exit_port.h"
+#include "devices/fw_cfg.h"
 #include "devices/i8042.h"
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
@@ -94,6 +95,8 @@ class Machine {
   /// All that is known of each vCPU. Inside look(), or after run().
   [[nodiscard]] std::vector<CpuState> cpu_states() const;
   [[nodiscard]] const GuestMemory& memory() const noexcept { return memory_; }
+  /// Where the guest's kernel says its VMCOREINFO is, if its driver qemu_fw_cfg is loaded. It may lie.
+  [[nodiscard]] std::optional<GuestRange> vmcoreinfo() const noexcept { return fw_cfg_.vmcoreinfo(); }
   /// A debugger holds all vCPUs.
   [[nodiscard]] bool at_rest() const { return standstill_->reached(); }
   /// The machine as a debugger sees it. Once at most; on the loop's thread.
@@ -137,6 +140,7 @@ class Machine {
   IsaDebugExit isa_debug_exit_{stop_};
   ExecPort exec_port_{stop_};
   PvPanic pvpanic_{stop_};
+  FwCfg fw_cfg_{memory_};
 
   Buses buses_;  // frozen once all devices are attached
   std::optional<ExecSession> exec_;

@@ -238,6 +238,7 @@ TEST(BootAcpi, DsdtHasTheMachinesDevices) {
                            "Device (RTC)",
                            "EisaId (\"PNP0B00\")",
                            "\"QEMU0001\"",
+                           "\"QEMU0002\"",
                            "Device (PWRB)",
                            "EisaId (\"PNP0C0C\")",
                            "\"ACPI0013\"",

@@ -55,6 +55,32 @@ TEST(FindVmCoreInfo, InAPageOfItsOwnOrAmongVariables) {
   }
 }
 
+TEST(FindVmCoreInfo, WhereTheGuestSaysIfItIsThere) {
+  const FakeKernel kernel;
+  kernel.publish();
+  const GuestRange note{GuestAddr{FakeKernel::kNote}, 0x1000};
+  EXPECT_EQ(find_vmcoreinfo(kernel.memory, note).value().text(), kernel.text);
+  for (const std::uint64_t lie :
+       {std::uint64_t{0}, FakeKernel::kNote + 1, FakeKernel::kRam - 1, FakeKernel::kRam, ~std::uint64_t{0}}) {
+    const auto found = find_vmcoreinfo(kernel.memory, GuestRange{GuestAddr{lie}, 1});
+    ASSERT_TRUE(found) << lie;
+    EXPECT_EQ(found->text(), kernel.text) << lie;
+  }
+}
+
+TEST(FindVmCoreInfo, WhereTheGuestSaysIsNotEnough) {
+  FakeKernel kernel;
+  kernel.publish();
+  const auto truth = kernel.text;
+  kernel.say("SYMBOL(swapper_pg_dir)", "0");
+  auto made_up = std::string{"OSRELEASE=666\nPAGESIZE=4096\n"};
+  std::swap(kernel.text, made_up);
+  kernel.publish(0x9000);
+  const auto found = find_vmcoreinfo(kernel.memory, GuestRange{GuestAddr{0x9000}, 0x100});
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->text(), truth) << "it is not proven, and another one is";
+}
+
 TEST(FindVmCoreInfo, InThePageThatTheNoteIsMadeFrom) {
   const FakeKernel kernel;
   ASSERT_TRUE(kernel.memory.write(GuestAddr{0x5000}, std::as_bytes(std::span{kernel.text})));

@@ -82,8 +82,9 @@ std::string format_registers(const CpuState& cpu) {
       s.efer);
 }
 
-PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus, const std::string& vmlinux) {
-  PostMortem result{.info = find_vmcoreinfo(memory)};
+PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus, const std::string& vmlinux,
+                   std::optional<GuestRange> vmcoreinfo) {
+  PostMortem result{.info = find_vmcoreinfo(memory, vmcoreinfo)};
   if (result.info) {
     result.log = read_dmesg(memory, *result.info);
   } else {

@@ -24,9 +24,10 @@ struct PostMortem {
 
 /// `vmlinux`: the kernel's ELF file or System.map, "" when there is none. Without it, or when it is another kernel's by
 /// its build ID, what the guest's kernel remembers of its own symbols and ORC tables is taken (Linux 6.0 and later).
+/// `vmcoreinfo`: where the guest says that its VMCOREINFO is, if it does.
 /// Throws HostError when the file cannot be read.
 [[nodiscard]] PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus,
-                                 const std::string& vmlinux = {});
+                                 const std::string& vmlinux = {}, std::optional<GuestRange> vmcoreinfo = {});
 
 /// A vCPU's registers, a few to a line.
 [[nodiscard]] std::string format_registers(const CpuState& cpu);

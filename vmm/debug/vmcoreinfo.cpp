@@ -105,6 +105,13 @@ const GuestMemory::Region& region_of(const GuestMemory& memory, GuestAddr addr) 
   return *std::ranges::find_if(memory.regions(), [&](const auto& region) { return region.range.contains({addr, 1}); });
 }
 
+/// False when it is there, and the kernel's.
+bool search_at(const GuestMemory& memory, const GuestRange& told, Search& search) {
+  const auto regions = memory.regions();
+  const auto region = std::ranges::find_if(regions, [&](const auto& r) { return r.range.contains(told); });
+  return region == regions.end() || search.consider(candidate_at(*region, raw(told.start) - raw(region->range.start)));
+}
+
 /// Linux since 4.13 keeps the note in pages of its own.
 void search_page_starts(const GuestMemory& memory, Search& search) {
   visit_touched(memory, [&](const GuestRange& run) {
@@ -201,8 +208,11 @@ std::optional<Paging> VmCoreInfo::kernel_paging() const {
                 .efer = kEferLongModeNoExecute};
 }
 
-std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory) {
+std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::optional<GuestRange> told) {
   Search search{memory};
+  if (told && !search_at(memory, *told, search)) {
+    return std::move(search).found();
+  }
   search_page_starts(memory, search);
   if (!search.found_any()) {
     search_everywhere(memory, search);

@@ -47,6 +47,7 @@ class VmCoreInfo {
 
 /// Looks for it in all of guest RAM that was ever touched. A kernel has it from early in its start on (about when it
 /// looks for PCI devices); before that there is none. A copy that a guest's program made up can be found instead.
-[[nodiscard]] std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory);
+/// `told`: where the guest says it is (fw_cfg), looked at first and believed as little.
+[[nodiscard]] std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::optional<GuestRange> told = {});
 
 }  // namespace martlet

@@ -57,6 +57,7 @@ inline constexpr PortRange kPciConfigData{0xcfc, 4};
 inline constexpr PortRange kExitPort{0x500, 4};   // the low byte written here is the VM's exit code
 inline constexpr PortRange kExecPort{0x504, 1};   // why the init of --exec gave up (guest/trouble.cpp)
 inline constexpr PortRange kPvpanic{0x505, 1};    // QEMU's customary port for pvpanic
+inline constexpr PortRange kFwCfg{0x510, 12};     // QEMU's: selector, data, DMA address
 inline constexpr PortRange kAcpiSleep{0x600, 2};  // sleep control, sleep status
 inline constexpr PortRange kAcpiReset{0x602, 1};
 inline constexpr PortRange kAcpiEvents{0x604, 1};  // which event raised the GED's interrupt
@@ -102,9 +103,9 @@ static_assert(kMmioHole.contains(kPciMmio32) && kMmioHole.contains(kPciEcam) && 
               kMmioHole.contains(kKvmTss));
 static_assert(detail::disjoint(std::array{
     detail::as_range(kI8042Command), detail::as_range(kRtc), detail::as_range(kIsaDebugExit), detail::as_range(kCom1),
-    detail::as_range(kExitPort), detail::as_range(kExecPort), detail::as_range(kPvpanic), detail::as_range(kAcpiSleep),
-    detail::as_range(kAcpiReset), detail::as_range(kAcpiEvents), detail::as_range(kPciConfigAddress),
-    detail::as_range(kPciConfigData)}));
+    detail::as_range(kExitPort), detail::as_range(kExecPort), detail::as_range(kPvpanic), detail::as_range(kFwCfg),
+    detail::as_range(kAcpiSleep), detail::as_range(kAcpiReset), detail::as_range(kAcpiEvents),
+    detail::as_range(kPciConfigAddress), detail::as_range(kPciConfigData)}));
 static_assert(kVirtioMmioIrqs.size() * kVirtioMmioSlot <= kVirtioMmio.size);
 static_assert(std::ranges::find(kVirtioMmioIrqs, kCom1Irq) == kVirtioMmioIrqs.end() &&
               std::ranges::find(kVirtioMmioIrqs, kGedIrq) == kVirtioMmioIrqs.end() &&
