@@ -4,42 +4,22 @@
 #include <fmt/format.h>
 #include <net/if.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <functional>
 #include <system_error>
 #include <utility>
 
 #include "net/bridge.h"
+#include "net/host_network.h"
 #include "vmm/base/error.h"
 #include "vmm/base/fd.h"
 
 namespace martlet {
 namespace {
 
-using Action = std::function<void()>;
-
-/// Goes back over what was done, the last step first, unless it was told to keep it.
-class Undo {
- public:
-  Undo() = default;
-  Undo(const Undo&) = delete;
-  Undo& operator=(const Undo&) = delete;
-  ~Undo() {
-    for (; !steps_.empty(); steps_.pop_back()) {
-      try {
-        steps_.back()();
-      } catch (const HostError&) {  // NOLINT: the first trouble is the one to be told; go on with the rest
-      }
-    }
-  }
-  void add(Action step) { steps_.push_back(std::move(step)); }
-  void keep() noexcept { steps_.clear(); }
-
- private:
-  std::vector<Action> steps_;
-};
+constexpr std::size_t kMaxAlias = 256;  // IFALIASZ
 
 /// One at a time in this network namespace, whose file is the lock: it goes with the process.
 Fd lock_namespace() {
@@ -74,6 +54,77 @@ void refuse_nonsense(const SwitchOptions& wanted) {
   if (name.empty() || name == "." || name == ".." || name.find_first_of("/: \t\n%") != std::string::npos) {
     fail(name, "not a name for a network interface");
   }
+  const bool internal = wanted.mode == SwitchMode::Internal;
+  if ((wanted.mode == SwitchMode::External) == wanted.uplink.empty()) {
+    fail(name, wanted.uplink.empty() ? "external wants the network card that leads there: --uplink NIC"
+                                     : "only --mode external has an --uplink");
+  }
+  if (!internal && !wanted.addresses.empty()) {
+    fail(name, wanted.mode == SwitchMode::External ? "the host's addresses come from the uplink: no --address"
+                                                   : "private is without the host: no --address");
+  }
+  if (!internal && (wanted.dhcp || wanted.nat)) {
+    fail(name, "--dhcp and --nat are for --mode internal");
+  }
+  const bool ipv4 = std::ranges::any_of(wanted.addresses, [](const auto& it) { return it.family == AF_INET; });
+  if (wanted.nat && !ipv4) {
+    fail(name, "--nat wants an IPv4 --address, like 10.0.0.1/24");
+  }
+  if (wanted.dhcp && wanted.addresses.empty()) {
+    fail(name, "--dhcp wants an --address, like 10.0.0.1/24, whose network it hands out");
+  }
+  if (to_alias({.finished = false, .options = wanted, .uplink_was_down = true}).size() >= kMaxAlias) {
+    fail(name, "has too many addresses");
+  }
+}
+
+/// No network may be reached by two interfaces.
+void refuse_taken(Rtnetlink& netlink, const SwitchOptions& wanted) {
+  const auto within = [](HostAddress one, const HostAddress& other) {
+    one.prefix = other.prefix;
+    return one.network() == other.network();
+  };
+  for (std::size_t i = 0; i < wanted.addresses.size(); ++i) {
+    const auto& address = wanted.addresses[i];
+    const auto clash = [&](const HostAddress& other) {
+      return address.family == other.family && (within(address, other) || within(other, address));
+    };
+    const auto others = host_addresses();
+    const auto taken = std::ranges::find_if(others, [&](const auto& it) { return clash(it.address); });
+    if (taken != others.end()) {
+      const auto links = netlink.links();
+      const auto owner = std::ranges::find(links, taken->index, &Link::index);
+      fail(wanted.name,
+           fmt::format("the address {} is in use: {} has {}", to_string(address),
+                       owner == links.end() ? "another interface" : owner->name, to_string(taken->address)));
+    }
+    if (std::any_of(wanted.addresses.begin(), wanted.addresses.begin() + static_cast<std::ptrdiff_t>(i), clash)) {
+      fail(wanted.name, fmt::format("the address {} is in the same network as another", to_string(address)));
+    }
+  }
+}
+
+/// The uplink, if it can be one.
+Link find_uplink(Rtnetlink& netlink, const SwitchOptions& wanted) {
+  const auto link = netlink.find(wanted.uplink);
+  const auto refuse = [&](std::string_view why) { fail(wanted.name, fmt::format("uplink {} {}", wanted.uplink, why)); };
+  if (!link) {
+    refuse("is not there; ip link tells which are");
+  }
+  if (link->master != 0) {
+    const auto links = netlink.links();
+    const auto master = std::ranges::find(links, link->master, &Link::index);
+    refuse(fmt::format("is a port of {} already", master == links.end() ? "another interface" : master->name));
+  }
+  if ((link->flags & IFF_LOOPBACK) != 0 || link->kind == "bridge") {
+    refuse(link->kind == "bridge" ? "is a bridge itself" : "is the loopback interface, which leads nowhere");
+  }
+  if (!wanted.may_move_default_route && carries_default_route(link->index)) {
+    refuse(
+        "carries this host's default route: should anything go wrong the host is cut off; to do it: "
+        "--move-default-route");
+  }
+  return *link;
 }
 
 std::vector<Link> ports_of(const std::vector<Link>& links, const Link& bridge) {
@@ -91,12 +142,63 @@ void set_mark(Rtnetlink& netlink, int index, const SwitchMark& mark) {
   expect_done(netlink.change(index, {.alias = to_alias(mark)}), mark.options.name, "write its alias");
 }
 
+/// Gives the uplink back what the host had on it.
+void leave_uplink(Rtnetlink& netlink, const Link& bridge, const SwitchMark& mark) {
+  const auto& name = bridge.name;
+  auto uplink = netlink.find(mark.options.uplink);
+  if (uplink && mark.uplink_was_down && uplink->master == bridge.index) {
+    expect_done(netlink.change(uplink->index, {.state = LinkChange::State::Down}), name, "set its uplink down");
+    uplink = netlink.find(mark.options.uplink);
+  }
+  if (!uplink) {
+    return;
+  }
+  move_host_network(netlink, bridge, *uplink);
+  if (uplink->master == bridge.index) {
+    expect_done(netlink.change(uplink->index, {.master = 0}), name, "take its uplink off");
+  }
+}
+
 /// Takes away `bridge` and all that Martlet put around it, as far as it is there.
 void tear_down(Rtnetlink& netlink, const Link& bridge, SwitchMark mark) {
   mark.finished = false;
   set_mark(netlink, bridge.index, mark);
+  if (mark.options.mode == SwitchMode::External) {
+    leave_uplink(netlink, bridge, mark);
+  }
   if (const int error = netlink.remove(bridge.index); error != ENODEV) {
     expect_done(error, bridge.name, "delete it");
+  }
+}
+
+// --- What makes a bridge a switch of each mode
+
+void make_private(Rtnetlink& netlink, const Link& bridge) {
+  [[maybe_unused]] const int without_ipv6 = netlink.forbid_ipv6_address(bridge.index);
+  expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Up}), bridge.name, "set it up");
+}
+
+void make_internal(Rtnetlink& netlink, const Link& bridge, const SwitchOptions& wanted) {
+  expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Up}), bridge.name, "set it up");
+  for (const auto& address : wanted.addresses) {
+    expect_done(add_host_address(netlink, bridge.index, address), bridge.name, "add " + to_string(address));
+  }
+}
+
+void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
+  // Neighbours and DHCP servers know the host by its address. It comes with the uplink's IPv6 addresses, too.
+  [[maybe_unused]] const int without_ipv6 = netlink.forbid_ipv6_address(bridge.index);
+  const LinkChange like_uplink{.address = uplink.address, .mtu = uplink.mtu, .state = LinkChange::State::Up};
+  expect_done(netlink.change(bridge.index, like_uplink), bridge.name, "set it up");
+  const int error = netlink.change(uplink.index, {.master = bridge.index, .state = LinkChange::State::Up});
+  if (error == EOPNOTSUPP || error == EINVAL) {
+    fail(bridge.name, fmt::format("uplink {} cannot be a port of a bridge; wireless cards and those without Ethernet "
+                                  "cannot: use --mode internal --nat",
+                                  uplink.name));
+  }
+  expect_done(error, bridge.name, "make a port of " + uplink.name);
+  if (const auto now_up = netlink.find(bridge.name)) {
+    move_host_network(netlink, uplink, *now_up);
   }
 }
 
@@ -129,26 +231,42 @@ SwitchNews create_switch(const SwitchOptions& wanted) {
     news.lines.push_back(fmt::format("switch {} was half made: begun anew", wanted.name));
   }
 
-  Undo undo;
+  refuse_taken(netlink, wanted);
+  const auto uplink = wanted.uplink.empty() ? std::nullopt : std::optional{find_uplink(netlink, wanted)};
+  mark.uplink_was_down = uplink && (uplink->flags & IFF_UP) == 0;
   const int error = make_bridge(netlink, wanted.name);
   if (error == EOPNOTSUPP) {
     fail(wanted.name, "this kernel has no bridges; load the module: modprobe bridge");
   }
   expect_done(error, wanted.name, "make a bridge");
-  undo.add([&] {
-    if (const auto half = netlink.find(wanted.name)) {
-      tear_down(netlink, *half, mark);
-    }
-  });
   const auto bridge = netlink.find(wanted.name);
   if (!bridge) {
     fail(wanted.name, "somebody deleted it while it was made");
   }
-  set_mark(netlink, bridge->index, mark);
-  expect_done(netlink.change(bridge->index, {.state = LinkChange::State::Up}), wanted.name, "set it up");
-  mark.finished = true;
-  set_mark(netlink, bridge->index, mark);
-  undo.keep();
+  try {
+    set_mark(netlink, bridge->index, mark);
+    switch (wanted.mode) {
+      case SwitchMode::Private:
+        make_private(netlink, *bridge);
+        break;
+      case SwitchMode::Internal:
+        make_internal(netlink, *bridge, wanted);
+        break;
+      case SwitchMode::External:
+        make_external(netlink, *bridge, *uplink);
+        break;
+    }
+    mark.finished = true;
+    set_mark(netlink, bridge->index, mark);
+  } catch (const HostError& trouble) {
+    try {
+      tear_down(netlink, *bridge, mark);
+    } catch (const HostError& more) {
+      throw HostError{fmt::format("{}; and it could not be undone ({}): martlet net delete {}", trouble.what(),
+                                  more.what(), wanted.name)};
+    }
+    throw;
+  }
   news.lines.push_back(
       fmt::format("switch {} is made; guests get on it by: martlet run -n bridge={}", wanted.name, wanted.name));
   return news;
@@ -176,6 +294,10 @@ SwitchNews delete_switch(const SwitchRemoval& removal) {
         fail(name, fmt::format("{} is on it; end its VM first, or --force", port.name));
       }
     }
+  }
+  if (mark && !mark->options.uplink.empty() && !removal.force && !netlink.find(mark->options.uplink)) {
+    fail(name,
+         fmt::format("its uplink {} is gone, and what it had would be lost; to do it: --force", mark->options.uplink));
   }
   tear_down(netlink, *bridge, mark.value_or(SwitchMark{.options = {.name = name}}));
   news.lines.push_back(fmt::format("switch {} is deleted", name));

@@ -82,6 +82,19 @@ void add_create(CLI::App& net, NetCommand& chosen) {
                   "Whom guests reach besides each other [internal]: the host; nobody;\n"
                   "the host and its network")
       ->type_name("internal|private|external");
+  create_app
+      .add_option("--uplink", given->options.uplink,
+                  "external: the network card that leads there. It becomes a port, and the host's addresses and\n"
+                  "routes move to the switch; back when it is deleted")
+      ->type_name("NIC");
+  create_app.add_flag("--move-default-route", given->options.may_move_default_route,
+                      "external: even if the card is what this host depends on");
+  create_app.add_option("--address", given->addresses, "internal: the host's address; IPv4, IPv6 or one of each")
+      ->type_name("IP/PREFIX")
+      ->allow_extra_args(false);
+  create_app.add_flag("--dhcp", given->options.dhcp, "internal: guests get addresses and names (by dnsmasq)");
+  create_app.add_flag("--nat", given->options.nat,
+                      "internal: guests reach by IPv4 what the host reaches, by its address");
 }
 
 // --- list, show
