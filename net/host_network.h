@@ -24,7 +24,8 @@ struct InterfaceAddress {
 
 /// Moves the host's addresses and routes from one interface to another, each just as it is: it is added there before
 /// it goes here, so that the host can be reached at any moment. What is there already is left; so moving back heals a
-/// move that broke off. An interface that is down gets no routes, as it can have none. Temporary IPv6 addresses (RFC 8981) go: others come. Throws HostError.
+/// move that broke off. An interface that is down gets no routes, as it can have none. Temporary IPv6 addresses (RFC
+/// 8981) go: others come. Throws HostError.
 void move_host_network(Rtnetlink& netlink, const Link& from, const Link& to);
 
 }  // namespace martlet

@@ -5,8 +5,10 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <net/if.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -56,6 +58,13 @@ void put_expression(nlmsghdr* message, const char* name, Fill fill) {
   });
 }
 
+/// An interface's name as the kernel compares it.
+std::array<std::uint8_t, IFNAMSIZ> padded(const std::string& interface) {
+  std::array<std::uint8_t, IFNAMSIZ> name{};
+  std::copy_n(interface.begin(), std::min(interface.size(), name.size() - 1), name.begin());
+  return name;
+}
+
 /// A dump of what nftables has of one kind; `fill` narrows it down. A kernel without nftables has nothing.
 template <class Fill, class Use>
 void dump(NetlinkSocket& socket, int type, Fill fill, Use use) {
@@ -88,7 +97,7 @@ void NftBatch::mark(std::uint16_t type) {
 
 void NftBatch::add_table(const std::string& table, Life life) {
   NetlinkMessage message{type_of(NFT_MSG_NEWTABLE), NLM_F_CREATE | NLM_F_EXCL};
-  put_family(message, NFPROTO_NETDEV);
+  put_family(message, family());
   put_text(message.header(), NFTA_TABLE_NAME, table);
   put_number(message.header(), NFTA_TABLE_FLAGS, life == Life::Socket ? NFT_TABLE_F_OWNER : 0);
   append(message);
@@ -96,14 +105,14 @@ void NftBatch::add_table(const std::string& table, Life life) {
 
 void NftBatch::delete_table(const std::string& table) {
   NetlinkMessage message{type_of(NFT_MSG_DELTABLE)};
-  put_family(message, NFPROTO_NETDEV);
+  put_family(message, family());
   put_text(message.header(), NFTA_TABLE_NAME, table);
   append(message);
 }
 
 void NftBatch::add_counter(const std::string& table, const std::string& counter) {
   NetlinkMessage message{type_of(NFT_MSG_NEWOBJ), NLM_F_CREATE};
-  put_family(message, NFPROTO_NETDEV);
+  put_family(message, family());
   put_text(message.header(), NFTA_OBJ_TABLE, table);
   put_text(message.header(), NFTA_OBJ_NAME, counter);
   put_number(message.header(), NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER);
@@ -113,7 +122,7 @@ void NftBatch::add_counter(const std::string& table, const std::string& counter)
 
 void NftBatch::add_ingress_chain(const std::string& table, const std::string& chain, const std::string& interface) {
   NetlinkMessage message{type_of(NFT_MSG_NEWCHAIN), NLM_F_CREATE};
-  put_family(message, NFPROTO_NETDEV);
+  put_family(message, family());
   auto* const header = message.header();
   put_text(header, NFTA_CHAIN_TABLE, table);
   put_text(header, NFTA_CHAIN_NAME, chain);
@@ -126,10 +135,24 @@ void NftBatch::add_ingress_chain(const std::string& table, const std::string& ch
   append(message);
 }
 
+void NftBatch::add_chain(const std::string& table, const std::string& chain, const Hook& hook) {
+  NetlinkMessage message{type_of(NFT_MSG_NEWCHAIN), NLM_F_CREATE};
+  put_family(message, family());
+  auto* const header = message.header();
+  put_text(header, NFTA_CHAIN_TABLE, table);
+  put_text(header, NFTA_CHAIN_NAME, chain);
+  put_nest(header, NFTA_CHAIN_HOOK, [&] {
+    put_number(header, NFTA_HOOK_HOOKNUM, hook.number);
+    put_number(header, NFTA_HOOK_PRIORITY, static_cast<std::uint32_t>(hook.priority));
+  });
+  put_text(header, NFTA_CHAIN_TYPE, hook.type);
+  append(message);
+}
+
 void NftBatch::add_rule(const std::string& table, const std::string& chain,
                         const std::function<void(NftRule&)>& build) {
   NetlinkMessage message{type_of(NFT_MSG_NEWRULE), NLM_F_CREATE | NLM_F_APPEND};
-  put_family(message, NFPROTO_NETDEV);
+  put_family(message, family());
   put_text(message.header(), NFTA_RULE_TABLE, table);
   put_text(message.header(), NFTA_RULE_CHAIN, chain);
   put_nest(message.header(), NFTA_RULE_EXPRESSIONS, [&] {
@@ -174,14 +197,48 @@ int NftBatch::commit() {
 
 // --- Rules
 
-NftRule& NftRule::ethernet(std::uint32_t offset, std::uint32_t length) {
+NftRule& NftRule::payload(std::uint32_t base, std::uint32_t offset, std::uint32_t length) {
   put_expression(message_, "payload", [&] {
     put_number(message_, NFTA_PAYLOAD_DREG, NFT_REG_1);
-    put_number(message_, NFTA_PAYLOAD_BASE, NFT_PAYLOAD_LL_HEADER);
+    put_number(message_, NFTA_PAYLOAD_BASE, base);
     put_number(message_, NFTA_PAYLOAD_OFFSET, offset);
     put_number(message_, NFTA_PAYLOAD_LEN, length);
   });
   return *this;
+}
+
+NftRule& NftRule::ethernet(std::uint32_t offset, std::uint32_t length) {
+  return payload(NFT_PAYLOAD_LL_HEADER, offset, length);
+}
+NftRule& NftRule::network(std::uint32_t offset, std::uint32_t length) {
+  return payload(NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+}
+
+NftRule& NftRule::meta(std::uint32_t key) {
+  put_expression(message_, "meta", [&] {
+    put_number(message_, NFTA_META_DREG, NFT_REG_1);
+    put_number(message_, NFTA_META_KEY, key);
+  });
+  return *this;
+}
+
+NftRule& NftRule::ipv4() { return meta(NFT_META_NFPROTO).is(std::array<std::uint8_t, 1>{NFPROTO_IPV4}); }
+NftRule& NftRule::comes_by(const std::string& interface) { return meta(NFT_META_IIFNAME).is(padded(interface)); }
+NftRule& NftRule::goes_by(const std::string& interface) { return meta(NFT_META_OIFNAME).is(padded(interface)); }
+NftRule& NftRule::goes_by_another_than(const std::string& interface) {
+  return meta(NFT_META_OIFNAME).is_not(padded(interface));
+}
+
+NftRule& NftRule::is_answer() {
+  put_expression(message_, "ct", [&] {
+    put_number(message_, NFTA_CT_DREG, NFT_REG_1);
+    put_number(message_, NFTA_CT_KEY, NFT_CT_STATE);
+  });
+  // NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED, in a register as the kernel's CPU has it.
+  constexpr std::uint32_t kKnown = 1U << 1U | 1U << 2U;
+  std::array<std::uint8_t, sizeof kKnown> bits{};
+  std::memcpy(bits.data(), &kKnown, sizeof kKnown);
+  return mask(bits).is_not(std::array<std::uint8_t, sizeof kKnown>{});
 }
 
 NftRule& NftRule::mask(std::span<const std::uint8_t> bits) {
@@ -236,6 +293,9 @@ void NftRule::verdict(std::uint32_t code) {
 
 void NftRule::drop() { verdict(NF_DROP); }
 void NftRule::accept() { verdict(NF_ACCEPT); }
+void NftRule::masquerade() {
+  put_expression(message_, "masq", [] {});
+}
 
 void NftRule::forward(int interface) {
   std::array<std::uint8_t, sizeof interface> index{};

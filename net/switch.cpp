@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,7 +13,9 @@
 #include <utility>
 
 #include "net/bridge.h"
+#include "net/dnsmasq.h"
 #include "net/host_network.h"
+#include "net/switch_filter.h"
 #include "vmm/base/error.h"
 #include "vmm/base/fd.h"
 
@@ -69,6 +72,10 @@ void refuse_nonsense(const SwitchOptions& wanted) {
   const bool ipv4 = std::ranges::any_of(wanted.addresses, [](const auto& it) { return it.family == AF_INET; });
   if (wanted.nat && !ipv4) {
     fail(name, "--nat wants an IPv4 --address, like 10.0.0.1/24");
+  }
+  const auto odd = [](const auto& it) { return it.family == AF_INET ? it.prefix > 30 : it.prefix != 64; };
+  if (wanted.dhcp && std::ranges::any_of(wanted.addresses, odd)) {
+    fail(name, "--dhcp wants an IPv4 network of /30 or larger, and an IPv6 network of /64");
   }
   if (wanted.dhcp && wanted.addresses.empty()) {
     fail(name, "--dhcp wants an --address, like 10.0.0.1/24, whose network it hands out");
@@ -159,10 +166,17 @@ void leave_uplink(Rtnetlink& netlink, const Link& bridge, const SwitchMark& mark
   }
 }
 
+/// What may be left when somebody deletes the interface without us.
+void clear_surroundings(const std::string& name) {
+  stop_dnsmasq(name);
+  remove_switch_filter(name);
+}
+
 /// Takes away `bridge` and all that Martlet put around it, as far as it is there.
 void tear_down(Rtnetlink& netlink, const Link& bridge, SwitchMark mark) {
   mark.finished = false;
   set_mark(netlink, bridge.index, mark);
+  clear_surroundings(bridge.name);
   if (mark.options.mode == SwitchMode::External) {
     leave_uplink(netlink, bridge, mark);
   }
@@ -175,13 +189,38 @@ void tear_down(Rtnetlink& netlink, const Link& bridge, SwitchMark mark) {
 
 void make_private(Rtnetlink& netlink, const Link& bridge) {
   [[maybe_unused]] const int without_ipv6 = netlink.forbid_ipv6_address(bridge.index);
+  add_switch_filter({.name = bridge.name, .mode = SwitchMode::Private});
   expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Up}), bridge.name, "set it up");
 }
 
-void make_internal(Rtnetlink& netlink, const Link& bridge, const SwitchOptions& wanted) {
+/// IPv4 packets go on from one interface to another. Says so where they did not before.
+void forward_packets(const std::string& name, SwitchNews& news) {
+  constexpr const char* kSwitch = "/proc/sys/net/ipv4/ip_forward";
+  const Fd fd = open_file(kSwitch, O_RDWR);
+  char now = 0;
+  if (::read(fd.get(), &now, 1) == 1 && now != '0') {
+    return;
+  }
+  if (::pwrite(fd.get(), "1", 1, 0) != 1) {
+    fail_errno(errno, fmt::format("switch {}: cannot set {}", name, kSwitch));
+  }
+  news.lines.push_back(
+      fmt::format("switch {}: this host forwards IPv4 packets from now on, and when the switch is gone, "
+                  "too (net.ipv4.ip_forward=1)",
+                  name));
+}
+
+void make_internal(Rtnetlink& netlink, const Link& bridge, const SwitchOptions& wanted, SwitchNews& news) {
+  add_switch_filter(wanted);
   expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Up}), bridge.name, "set it up");
   for (const auto& address : wanted.addresses) {
     expect_done(add_host_address(netlink, bridge.index, address), bridge.name, "add " + to_string(address));
+  }
+  if (wanted.dhcp) {
+    start_dnsmasq(wanted);
+  }
+  if (wanted.nat) {
+    forward_packets(wanted.name, news);
   }
 }
 
@@ -232,6 +271,9 @@ SwitchNews create_switch(const SwitchOptions& wanted) {
   }
 
   refuse_taken(netlink, wanted);
+  if (wanted.dhcp) {
+    refuse_without_dnsmasq(wanted.name);
+  }
   const auto uplink = wanted.uplink.empty() ? std::nullopt : std::optional{find_uplink(netlink, wanted)};
   mark.uplink_was_down = uplink && (uplink->flags & IFF_UP) == 0;
   const int error = make_bridge(netlink, wanted.name);
@@ -245,12 +287,13 @@ SwitchNews create_switch(const SwitchOptions& wanted) {
   }
   try {
     set_mark(netlink, bridge->index, mark);
+    clear_surroundings(wanted.name);
     switch (wanted.mode) {
       case SwitchMode::Private:
         make_private(netlink, *bridge);
         break;
       case SwitchMode::Internal:
-        make_internal(netlink, *bridge, wanted);
+        make_internal(netlink, *bridge, wanted, news);
         break;
       case SwitchMode::External:
         make_external(netlink, *bridge, *uplink);
@@ -279,6 +322,7 @@ SwitchNews delete_switch(const SwitchRemoval& removal) {
   Rtnetlink netlink;
   const auto bridge = netlink.find(name);
   if (!bridge) {
+    clear_surroundings(name);
     news.lines.push_back(fmt::format("there is no switch {}", name));
     return news;
   }
