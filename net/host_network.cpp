@@ -22,7 +22,7 @@ namespace {
 
 using Answers = std::vector<NetlinkAnswer>;
 
-constexpr std::uint32_t kTicks = 100;  // USER_HZ, the unit of rta_expires
+constexpr std::int32_t kTicks = 100;  // USER_HZ, the unit of rta_expires
 
 Answers dump_addresses() {
   NetlinkMessage message{RTM_GETADDR};
@@ -194,8 +194,9 @@ int request_route(Rtnetlink& netlink, NetlinkMessage& message, const NetlinkAnsw
         rta_cacheinfo info{};
         std::memcpy(&info, mnl_attr_get_payload(attribute),
                     std::min<std::size_t>(sizeof info, mnl_attr_get_payload_len(attribute)));
-        if (info.rta_expires != 0) {
-          mnl_attr_put_u32(message.header(), RTA_EXPIRES, (info.rta_expires + kTicks - 1) / kTicks);
+        if (info.rta_expires > 0) {
+          const auto seconds = (info.rta_expires - 1) / kTicks + 1;
+          mnl_attr_put_u32(message.header(), RTA_EXPIRES, static_cast<std::uint32_t>(seconds));
         }
         break;
       }

@@ -126,6 +126,9 @@ Link find_uplink(Rtnetlink& netlink, const SwitchOptions& wanted) {
   if ((link->flags & IFF_LOOPBACK) != 0 || link->kind == "bridge") {
     refuse(link->kind == "bridge" ? "is a bridge itself" : "is the loopback interface, which leads nowhere");
   }
+  if (link->address == MacAddress{}) {
+    refuse("is not Ethernet, and cannot be a port of a bridge");
+  }
   if (!wanted.may_move_default_route && carries_default_route(link->index)) {
     refuse(
         "carries this host's default route: should anything go wrong the host is cut off; to do it: "
@@ -230,10 +233,10 @@ void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
   const LinkChange like_uplink{.address = uplink.address, .mtu = uplink.mtu, .state = LinkChange::State::Up};
   expect_done(netlink.change(bridge.index, like_uplink), bridge.name, "set it up");
   const int error = netlink.change(uplink.index, {.master = bridge.index, .state = LinkChange::State::Up});
-  if (error == EOPNOTSUPP || error == EINVAL) {
-    fail(bridge.name, fmt::format("uplink {} cannot be a port of a bridge; wireless cards and those without Ethernet "
-                                  "cannot: use --mode internal --nat",
-                                  uplink.name));
+  if (error == EOPNOTSUPP) {
+    fail(bridge.name,
+         fmt::format("uplink {} cannot be a port of a bridge, as wireless cards cannot: use --mode internal --nat",
+                     uplink.name));
   }
   expect_done(error, bridge.name, "make a port of " + uplink.name);
   if (const auto now_up = netlink.find(bridge.name)) {

@@ -1,0 +1,343 @@
+// Switches made, looked at and deleted again.
+
+#include "net/switch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "net/tap.h"
+#include "tests/net/world.h"
+#include "tests/support/subprocess.h"
+
+namespace martlet {
+namespace {
+
+using namespace test;
+using testing::AllOf;
+using testing::HasSubstr;
+
+HostAddress ip(const char* text) { return parse_host_address(text, ""); }
+bool there_is(const std::string& interface) { return Rtnetlink{}.find(interface).has_value(); }
+std::string refusal(const SwitchOptions& options) {
+  return error_of([&] { static_cast<void>(create_switch(options)); });
+}
+void make(const SwitchOptions& options) { static_cast<void>(create_switch(options)); }
+void unmake(const std::string& name) { static_cast<void>(delete_switch({.name = name})); }
+/// Tables of filters, and DHCP servers: what nobody sees in `ip link`.
+std::string surroundings() {
+  return output_of(
+      "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -a -o 'martlet-dnsmasq-br[0-9]' || true");
+}
+
+/// An uplink with whatever a host may have on it.
+void furnish_uplink() {
+  run_shell(R"(set -e
+    ip link set lo up
+    ip link add eth0 mtu 1400 type veth peer name far; ip link set far up; ip link set eth0 up
+    ip link add eth1 type veth peer name far1; ip link set far1 up; ip link set eth1 up
+    ip addr add 10.0.0.2/24 brd + dev eth0
+    ip addr add 10.0.0.3/24 dev eth0
+    ip addr add 192.168.7.1/24 dev eth0 label eth0:1 metric 77
+    ip addr add 10.9.0.1 peer 10.9.0.2/32 dev eth0 valid_lft 5000 preferred_lft 3000
+    ip addr add 10.8.0.1/24 dev eth0 noprefixroute scope link
+    ip addr add 10.1.1.1/24 dev eth1
+    ip addr add fd00::2/64 dev eth0 nodad
+    ip addr add fd00::3/64 dev eth0
+    ip addr add fd01::3/64 dev eth0 valid_lft 4000 preferred_lft 2000 noprefixroute
+    ip addr add fd02::3/64 dev eth0 metric 99
+    ip addr add fd03::3/64 dev eth0 preferred_lft 0
+    ip route add default via 10.0.0.1 dev eth0 metric 50 src 10.0.0.3
+    ip route add default via 10.1.1.2 dev eth1 metric 500
+    ip route add 172.16.0.0/12 via 10.0.0.9 dev eth0 mtu lock 1300 advmss 1200 initcwnd 20 proto static
+    ip route add 172.20.0.0/16 dev eth0 scope link table 99
+    ip route add 172.21.0.0/16 nexthop via 10.0.0.7 dev eth0 weight 2 nexthop via 10.1.1.7 dev eth1 weight 3
+    ip route add 1.2.3.4/32 via 99.1.1.1 dev eth0 onlink
+    ip route add 10.8.0.0/24 dev eth0 proto kernel scope link src 10.8.0.1 metric 100
+    ip -6 route add default via fd00::1 dev eth0 metric 5 pref high
+    ip -6 route add fd77::/64 via fe80::1 dev eth0 expires 3000
+    ip -6 route add fd78::/64 nexthop via fd00::7 dev eth0 nexthop via fd00::8 dev eth0
+    ip -6 route add fd01::/64 dev eth0 proto kernel metric 100
+    for i in $(seq 100); do ip addr | grep -q tentative || break; sleep 0.1; done)");
+}
+
+SwitchOptions external() {
+  return {.name = "br0", .mode = SwitchMode::External, .uplink = "eth0", .may_move_default_route = true};
+}
+
+TEST(Switch, AnUplinkGetsBackWhatItHadExactly) {
+  in_namespace([] {
+    furnish_uplink();
+    const auto before = addresses_and_routes();
+    make(external());
+    EXPECT_EQ(output_of("ip -br addr show eth0 | wc -w"), "2\n");  // name and state alone
+    EXPECT_EQ(output_of("ip -4 route show table all dev eth0; ip -6 route show dev eth0"), "");
+    EXPECT_THAT(output_of("ip route show default"), HasSubstr("via 10.0.0.1 dev br0 src 10.0.0.3 metric 50"));
+    EXPECT_THAT(output_of("ip -6 route show default"), HasSubstr("via fd00::1 dev br0 metric 5 pref high"));
+    EXPECT_EQ(Rtnetlink{}.find("br0")->address, Rtnetlink{}.find("eth0")->address);
+    EXPECT_EQ(Rtnetlink{}.find("br0")->mtu, 1400U);
+    unmake("br0");
+    EXPECT_FALSE(there_is("br0"));
+    EXPECT_EQ(difference(before, addresses_and_routes()), "");
+  });
+}
+
+TEST(Switch, AnUplinkThatWasDownIsDownAgain) {
+  in_namespace([] {
+    run_shell(
+        "ip link add eth0 type veth peer name far && ip link set eth0 up && ip link set eth0 down && "
+        "ip addr add 10.0.0.2/24 dev eth0");
+    const auto before = addresses_and_routes();
+    make(external());
+    EXPECT_THAT(output_of("ip route"), HasSubstr("10.0.0.0/24 dev br0"));
+    unmake("br0");
+    EXPECT_EQ(difference(before, addresses_and_routes()), "");
+  });
+}
+
+TEST(Switch, ConnectionsLastWhileTheUplinkBecomesAPort) {
+  in_namespace([] {
+    const Namespace outside;
+    run_shell(
+        fmt::format("ip link add eth0 type veth peer name eth0 netns {} && ip link set eth0 up && "
+                    "ip addr add 192.0.2.1/24 dev eth0",
+                    outside.path()));
+    outside.run("ip link set eth0 up && ip addr add 192.0.2.9/24 dev eth0");
+    Subprocess ping{{.command = {"ping", "-i", "0.01", "-W", "1", "192.0.2.9"}}};
+    if (!ping.wait_for("icmp_seq=5 ")) {
+      GTEST_SKIP() << "no ping here";
+    }
+    make(external());
+    EXPECT_TRUE(ping.wait_for("icmp_seq=50 "));
+    unmake("br0");
+    EXPECT_TRUE(ping.wait_for("icmp_seq=120 "));
+    ping.send_signal(SIGINT);
+    EXPECT_THAT(ping.wait().out, HasSubstr(" 0% packet loss"));
+  });
+}
+
+TEST(Switch, WhatIsThereAlreadyIsLeftAndOtherSettingsAreRefused) {
+  in_namespace([] {
+    const SwitchOptions internal{.name = "br0", .addresses = {ip("10.0.0.1/24"), ip("fd00::1/64")}};
+    make(internal);
+    const auto index = Rtnetlink{}.find("br0")->index;
+    EXPECT_THAT(create_switch(internal).lines.at(0), HasSubstr("there already"));
+    EXPECT_EQ(Rtnetlink{}.find("br0")->index, index);
+    EXPECT_THAT(refusal({.name = "br0"}), AllOf(HasSubstr("other settings"), HasSubstr("martlet net delete br0")));
+    EXPECT_THAT(refusal({.name = "br0", .mode = SwitchMode::Private}), HasSubstr("other settings"));
+    unmake("br0");
+    EXPECT_THAT(delete_switch({.name = "br0"}).lines.at(0), HasSubstr("there is no switch br0"));
+  });
+}
+
+TEST(Switch, OthersInterfacesAreLeftAlone) {
+  in_namespace([] {
+    run_shell("ip link add br0 type bridge && ip link set br0 up && ip link add eth0 type veth peer name far");
+    for (const auto* name : {"br0", "eth0"}) {
+      EXPECT_THAT(refusal({.name = name}), testing::StartsWith(std::string{"switch "} + name));
+      EXPECT_NE(error_of([&] { unmake(name); }), "no error");
+      EXPECT_TRUE(there_is(name));
+    }
+  });
+}
+
+TEST(Switch, WithAPortItStaysUnlessForced) {
+  in_namespace([] {
+    make({.name = "br0"});
+    const auto tap = Tap::on_bridge({.bridge = "br0", .guest = {0x52, 0x54, 0, 0, 0, 1}});
+    EXPECT_THAT(error_of([] { unmake("br0"); }), HasSubstr("mlt0 is on it"));
+    EXPECT_THAT(delete_switch({.name = "br0", .force = true}).lines.at(0), HasSubstr("deleted"));
+    EXPECT_TRUE(there_is("mlt0"));
+  });
+}
+
+TEST(Switch, RefusesNonsenseAndLeavesNothing) {
+  in_namespace([] {
+    run_shell(
+        "ip link set lo up; ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up;"
+        "ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1;"
+        "ip link add other type bridge; ip link add eth1 type veth peer name far1; ip link set eth1 master other;"
+        "for i in $(seq 100); do ip addr | grep -q tentative || break; sleep 0.1; done");
+    const auto before = addresses_and_routes();
+    const auto with = [](auto change) {
+      SwitchOptions options{.name = "br0"};
+      change(options);
+      return refusal(options);
+    };
+    const auto uplink = [&](const char* name) {
+      return with([&](SwitchOptions& it) {
+        it.mode = SwitchMode::External;
+        it.uplink = name;
+      });
+    };
+    EXPECT_THAT(refusal({.name = "a-name-too-long-x"}), HasSubstr("too long, Linux allows 15"));
+    EXPECT_THAT(refusal({.name = "a/b"}), HasSubstr("not a name"));
+    EXPECT_THAT(refusal({.name = ""}), HasSubstr("not a name"));
+    EXPECT_THAT(refusal({.name = "eth0"}), HasSubstr("taken"));
+    EXPECT_THAT(uplink(""), HasSubstr("--uplink"));
+    EXPECT_THAT(uplink("eth7"), HasSubstr("uplink eth7 is not there"));
+    EXPECT_THAT(uplink("eth1"), HasSubstr("uplink eth1 is a port of other already"));
+    EXPECT_THAT(uplink("other"), HasSubstr("is a bridge itself"));
+    EXPECT_THAT(uplink("lo"), HasSubstr("loopback"));
+    EXPECT_THAT(uplink("eth0"), AllOf(HasSubstr("default route"), HasSubstr("--move-default-route")));
+    EXPECT_THAT(with([](auto& it) { it.uplink = "eth0"; }), HasSubstr("only --mode external"));
+    const auto address = [&](const char* text) { return with([&](auto& it) { it.addresses = {ip(text)}; }); };
+    EXPECT_THAT(address("10.0.0.2/24"), AllOf(HasSubstr("in use"), HasSubstr("eth0 has 10.0.0.2/24")));
+    EXPECT_THAT(address("10.0.0.129/25"), HasSubstr("in use"));
+    EXPECT_THAT(address("10.1.0.1/8"), HasSubstr("in use"));
+    EXPECT_THAT(with([](auto& it) {
+                  it.addresses = {ip("10.2.0.1/24"), ip("10.2.0.2/24")};
+                }),
+                HasSubstr("same network"));
+    EXPECT_THAT(with([](auto& it) { it.nat = true; }), HasSubstr("--nat wants"));
+    EXPECT_THAT(with([](auto& it) { it.dhcp = true; }), HasSubstr("--dhcp wants"));
+    EXPECT_THAT(with([](auto& it) {
+                  it.addresses = {ip("fd00::1/80")};
+                  it.dhcp = true;
+                }),
+                HasSubstr("/64"));
+    EXPECT_THAT(with([](auto& it) {
+                  it.mode = SwitchMode::Private;
+                  it.addresses = {ip("10.2.0.1/24")};
+                }),
+                HasSubstr("without the host"));
+    EXPECT_THAT(with([](auto& it) {
+                  for (int i = 1; i < 20; ++i) {
+                    it.addresses.push_back(ip(fmt::format("10.{}.0.1/24", i).c_str()));
+                  }
+                }),
+                HasSubstr("too many"));
+    EXPECT_EQ(difference(before, addresses_and_routes()), "");
+  });
+}
+
+TEST(Switch, WhatTheKernelRefusesHalfwayIsUndone) {
+  in_namespace([] {
+    furnish_uplink();
+    run_shell(
+        "ip link add on0 link eth0 type macvlan && ip tuntap add tun0 mode tun");  // on0 wants eth0's frames itself
+    const auto before = addresses_and_routes();
+    EXPECT_THAT(refusal(external()), HasSubstr("cannot make a port of eth0: Device or resource busy"));
+    EXPECT_EQ(difference(before, addresses_and_routes()), "");
+    EXPECT_THAT(refusal({.name = "br0", .mode = SwitchMode::External, .uplink = "tun0"}), HasSubstr("is not Ethernet"));
+  });
+}
+
+TEST(Switch, WithoutPrivilegeItSaysWhatIsMissing) {
+  in_namespace([] {
+    for (const auto* mode : {"internal", "private"}) {
+      const auto outcome = run({.command = {"setpriv", "--reuid=65534", "--clear-groups", MARTLET_PROGRAM, "net",
+                                            "create", "br0", "--mode", mode}});
+      EXPECT_EQ(outcome.exit_code, 125);
+      EXPECT_THAT(outcome.err, AllOf(HasSubstr("CAP_NET_ADMIN"), testing::EndsWith("root\n")));
+    }
+    EXPECT_FALSE(there_is("br0"));
+  });
+}
+
+TEST(Switch, WithoutDnsmasqItNamesThePackage) {
+  in_namespace([] {
+    check(::unshare(CLONE_NEWNS), "unshare");
+    run_shell("mount --make-rprivate / && for d in /usr/sbin /usr/local/sbin; do mount -t tmpfs none $d; done");
+    const auto outcome =
+        run({.command = {MARTLET_PROGRAM, "net", "create", "br0", "--address", "10.0.0.1/24", "--dhcp"},
+             .environment = {{"PATH", "/nowhere"}}});
+    EXPECT_EQ(outcome.exit_code, 125);
+    EXPECT_THAT(outcome.err, HasSubstr("apt install dnsmasq-base"));
+    EXPECT_FALSE(Rtnetlink{}.find("br0"));
+  });
+}
+
+TEST(Switch, DnsmasqGoesWithTheSwitch) {
+  in_namespace([] {
+    if (!shell_says("PATH=$PATH:/usr/sbin command -v dnsmasq >/dev/null")) {
+      GTEST_SKIP() << "needs dnsmasq: apt install dnsmasq-base";
+    }
+    run_shell("ip link set lo up");
+    const SwitchOptions one{.name = "br1", .addresses = {ip("10.0.1.1/24"), ip("fd01::1/64")}, .dhcp = true};
+    const SwitchOptions two{.name = "br2", .addresses = {ip("10.0.2.1/24")}, .dhcp = true};
+    make(one);
+    make(two);
+    EXPECT_EQ(surroundings(), "martlet-dnsmasq-br1\nmartlet-dnsmasq-br2\n");
+    unmake("br1");
+    EXPECT_EQ(surroundings(), "martlet-dnsmasq-br2\n");
+    run_shell("ip link delete br2");  // by somebody else
+    unmake("br2");
+    EXPECT_EQ(surroundings(), "");
+  });
+}
+
+TEST(Switch, ThirtyTwoPortsComeAndGoAtOnce) {
+  in_namespace([] {
+    make({.name = "br0"});
+    constexpr int kPorts = 32;
+    std::vector<std::string> troubles(kPorts);
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < kPorts; ++i) {
+      threads.emplace_back([&trouble = troubles[i], i] {
+        try {
+          for (int turn = 0; turn < 3; ++turn) {
+            const auto tap =
+                Tap::on_bridge({.bridge = "br0", .guest = {0x52, 0x54, 0, 0, 0, static_cast<std::uint8_t>(i)}});
+            if (Rtnetlink{}.find(tap->name())->master == 0) {
+              trouble = "is no port";
+            }
+          }
+        } catch (const std::exception& error) {
+          trouble = error.what();
+        }
+      });
+    }
+    threads.clear();
+    EXPECT_THAT(troubles, testing::Each(""));
+    EXPECT_EQ(output_of("ip -br link show master br0"), "");
+    unmake("br0");
+  });
+}
+
+TEST(Switch, KilledAtAnyMomentItIsDeletedOrMadeAllTheSame) {
+  in_namespace([] {
+    furnish_uplink();
+    const auto before = addresses_and_routes();
+    std::mt19937 random{4711};
+    const std::vector<std::vector<std::string>> kinds{
+        {"--mode", "external", "--uplink", "eth0", "--move-default-route"},
+        {"--address", "10.7.0.1/24", "--dhcp", "--nat"},
+        {"--mode", "private"}};
+    const auto begin = std::chrono::steady_clock::now();
+    make(external());
+    const auto takes = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begin);
+    unmake("br0");
+    int half_made = 0;
+    for (int turn = 0; turn < 51; ++turn) {
+      std::vector<std::string> command{MARTLET_PROGRAM, "net", "create", "br0"};
+      const auto& kind = kinds[static_cast<std::size_t>(turn) % kinds.size()];
+      command.insert(command.end(), kind.begin(), kind.end());
+      {
+        Subprocess martlet{{.command = command}};
+        std::this_thread::sleep_for(takes * (random() % 100) / 50);
+      }  // SIGKILL
+      const auto link = Rtnetlink{}.find("br0");
+      half_made += link && !(read_mark(*link) && read_mark(*link)->finished) ? 1 : 0;
+      if (turn % 2 == 0) {  // what is half made is no obstacle
+        const auto outcome = run({.command = command});
+        EXPECT_EQ(outcome.exit_code, 0) << outcome;
+      }
+      const auto outcome = run({.command = {MARTLET_PROGRAM, "net", "delete", "br0"}});
+      EXPECT_EQ(outcome.exit_code, 0) << outcome;
+      ASSERT_FALSE(there_is("br0"));
+      ASSERT_EQ(difference(before, addresses_and_routes()), "") << "turn " << turn;
+      ASSERT_EQ(surroundings(), "");
+    }
+    EXPECT_GT(half_made, 0) << "no moment was hit";
+  });
+}
+
+}  // namespace
+}  // namespace martlet
