@@ -30,6 +30,8 @@ void forward(NftBatch& batch, const SwitchOptions& options) {
   const auto& name = options.name;
   batch.add_chain(table_of(name), "forward", {.number = NF_INET_FORWARD, .priority = NF_IP_PRI_FILTER});
   const auto rule = [&](const auto& build) { batch.add_rule(table_of(name), "forward", build); };
+  // Where bridges ask the host's filters (br_netfilter), what guests send each other comes by here, too.
+  rule([&](NftRule& it) { it.comes_by(name).goes_by(name).accept(); });
   if (options.nat) {
     rule([&](NftRule& it) { it.ipv4().comes_by(name).accept(); });
     rule([&](NftRule& it) { it.ipv4().goes_by(name).is_answer().accept(); });
