@@ -14,7 +14,7 @@ namespace {
 
 std::unique_ptr<NetBackend> open_way(const NetOptions& options, const MacAddress& guest) {
   if (!options.bridge.empty()) {
-    return Tap::on_bridge({.bridge = options.bridge, .pairs = options.queues, .guest = guest, .spoof = options.spoof});
+    return Tap::on_bridge({.bridge = options.bridge, .pairs = options.queues, .guest = guest, .policy = options.port});
   }
   if (!options.tap.empty()) {
     return Tap::open({.name = options.tap, .pairs = options.queues});
@@ -36,9 +36,9 @@ std::string name_of_way(const NetOptions& options) {
 
 std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest, const Say& say) {
   auto backend = open_way(options, guest);
-  if (options.mtu && *options.mtu > backend->mtu()) {
+  if (options.port.mtu && *options.port.mtu > backend->mtu()) {
     throw HostError{fmt::format("-n mtu={}: the network carries {}; raise it there first: ip link set NAME mtu {}",
-                                *options.mtu, backend->mtu(), *options.mtu)};
+                                *options.port.mtu, backend->mtu(), *options.port.mtu)};
   }
   if (options.pcap.empty()) {
     return backend;

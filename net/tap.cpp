@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "net/port.h"
 #include "vmm/base/error.h"
 
 namespace martlet {
@@ -61,13 +62,6 @@ Fd open_control() {
     default:
       fail_errno(errno, fmt::format("cannot open {}", kControl));
   }
-}
-
-std::string kind_of(const Link& link) {
-  if (link.kind.empty()) {
-    return (link.flags & IFF_LOOPBACK) != 0 ? "the loopback interface" : "a network card";
-  }
-  return link.kind == "tun" ? "a TAP or TUN" : "of kind " + link.kind;
 }
 
 constexpr std::string_view kMakeOne =
@@ -193,17 +187,11 @@ std::unique_ptr<Tap> Tap::inherit(int fd) {
 }
 
 std::unique_ptr<Tap> Tap::on_bridge(const Port& port) {
-  const auto fail = [&](std::string_view why) { throw HostError{fmt::format("-n bridge={}: {}", port.bridge, why)}; };
   refuse_bad_name(port.bridge, "-n bridge=");
   Rtnetlink netlink;
-  const auto bridge = netlink.find(port.bridge);
-  if (!bridge) {
-    fail(fmt::format("there is no such interface; make one: ip link add {} type bridge && ip link set {} up",
-                     port.bridge, port.bridge));
-  }
-  if (bridge->kind != "bridge") {
-    fail(fmt::format("is {}, not a bridge", kind_of(*bridge)));
-  }
+  const PortRequest wanted{
+      .what = "-n bridge=" + port.bridge, .bridge = port.bridge, .guest = port.guest, .policy = port.policy};
+  const auto bridge = find_bridge(netlink, wanted);
   std::unique_ptr<Tap> tap{new Tap};
   tap->name_ = "mlt%d";  // the kernel finds a number that is free
   while (tap->queues_.size() < port.pairs) {
@@ -218,22 +206,10 @@ std::unique_ptr<Tap> Tap::on_bridge(const Port& port) {
   tap->configure();
   const auto link = netlink.find(tap->name_);
   if (!link) {
-    fail(fmt::format("the TAP {} has gone again", tap->name_));
+    throw HostError{fmt::format("-n bridge={}: the TAP {} has gone again", port.bridge, tap->name_)};
   }
-  // A bridge without an address of its own takes the lowest of its ports': 0xfe in front keeps it what it is.
-  MacAddress address = port.guest;
-  address[0] = 0xfe;
-  [[maybe_unused]] const int no_ipv6 = netlink.forbid_ipv6_address(link->index);
-  if (port.spoof == Spoof::Deny) {
-    tap->guard_.emplace(PortGuard::Port{.name = link->name, .index = link->index, .guest = port.guest},
-                        PortGuard::Life::Socket);
-  }
-  const int error = netlink.change(
-      link->index, {.address = address, .mtu = bridge->mtu, .master = bridge->index, .state = LinkChange::State::Up});
-  if (error != 0) {
-    fail_to_make(port.bridge, error);
-  }
-  tap->mtu_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(bridge->mtu, 65535));
+  tap->guard_ = plug_in(netlink, *link, bridge, wanted, PortGuard::Life::Socket);
+  tap->mtu_ = port.policy.mtu.value_or(static_cast<std::uint16_t>(std::min<std::uint32_t>(bridge.mtu, 65535)));
   tap->link_.emplace(link->index);
   return tap;
 }

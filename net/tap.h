@@ -10,6 +10,7 @@
 #include "net/frame_batch.h"
 #include "net/options.h"
 #include "net/port_guard.h"
+#include "net/port_policy.h"
 #include "net/rtnetlink.h"
 #include "vmm/base/fd.h"
 
@@ -34,7 +35,7 @@ class Tap final : public NetBackend {
     std::string bridge{};
     std::uint16_t pairs = 1;
     MacAddress guest{};  ///< the TAP's own address is made from it, and by default it is the only sender
-    Spoof spoof = Spoof::Deny;
+    PortPolicy policy{};
   };
   /// Makes a TAP with a free name, mltN, and puts it on a bridge. Throws HostError, and nothing is left.
   [[nodiscard]] static std::unique_ptr<Tap> on_bridge(const Port& port);

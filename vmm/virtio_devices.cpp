@@ -24,11 +24,15 @@ static_assert(layout::kPciIrqs.size() == PciHost::kGsiCount && layout::kPciIrqs[
 static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
 std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
-  const auto mac = options.mac ? *options.mac : random_mac();
+  const auto mac = options.port.mac ? *options.port.mac : random_mac();
+  const virtio::RateLimits limits{.bytes = options.port.rate, .burst = options.port.burst};
+  // On a bridge the port's own queue, in the kernel, limits what goes to the guest.
+  const bool by_port = !options.bridge.empty();
   return std::make_unique<virtio::Net>(loop, open_backend(options, mac, say),
                                        virtio::Net::Options{.mac = mac,
-                                                            .mtu = options.mtu.value_or(0),
-                                                            .limits = {.bytes = options.rate, .burst = options.burst},
+                                                            .mtu = options.port.mtu.value_or(0),
+                                                            .to_guest = by_port ? virtio::RateLimits{} : limits,
+                                                            .from_guest = limits,
                                                             .vhost = options.vhost,
                                                             .memory = &memory});
 }

@@ -34,8 +34,8 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
       offered_{features_over(*backend_)},
       queue_sizes_(std::size_t{backend_->pairs()} * 2 + 1, kNetQueueSize),
       mac_{options.mac},
-      receive_pace_{loop, options.limits, [this] { run_everything(); }},
-      transmit_pace_{loop, options.limits, [this] { run_everything(); }},
+      receive_pace_{loop, options.to_guest, [this] { run_everything(); }},
+      transmit_pace_{loop, options.from_guest, [this] { run_everything(); }},
       config_{.mac = mac_,
               .status = kLinkUp,
               .max_pairs = backend_->pairs(),
@@ -45,7 +45,7 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
     pairs_.push_back({.receiver{*backend_, pair, receive_pace_, statistics_.received},
                       .transmitter{*backend_, pair, transmit_pace_, statistics_.sent}});
   }
-  if (options.vhost != Vhost::Off && options.memory != nullptr && !options.limits.any()) {
+  if (options.vhost != Vhost::Off && options.memory != nullptr && !options.to_guest.any()) {
     open_vhost(options);
   }
   loop_.watch(again_.get(), EPOLLIN, [this](std::uint32_t) {

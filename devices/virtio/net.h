@@ -28,7 +28,8 @@ class Net final : public VirtioDevice {
   struct Options {
     std::array<std::uint8_t, 6> mac{};
     std::uint16_t mtu = 0;                ///< what the guest is told; 0: the backend's
-    RateLimits limits{};                  ///< each way; any limit keeps vhost-net out
+    RateLimits to_guest{};                ///< keeps vhost-net out
+    RateLimits from_guest{};              ///< keeps vhost-net out of this direction
     Vhost vhost = Vhost::Off;             ///< with On the host must have it
     const GuestMemory* memory = nullptr;  ///< what vhost-net is given; outlives the device
   };
@@ -72,6 +73,7 @@ class Net final : public VirtioDevice {
         : batch_{limits.any() ? 1 : kNetBatch}, throttle_{loop, limits, std::move(resume)} {}
     [[nodiscard]] std::size_t may_go() noexcept override { return throttle_.ready() ? batch_ : 0; }
     void went(std::uint64_t bytes) noexcept override { throttle_.count(bytes); }
+    [[nodiscard]] bool limited() const noexcept { return batch_ == 1; }
 
    private:
     std::size_t batch_;

@@ -47,7 +47,7 @@ void Net::open_vhost(const Options& options) {
 bool Net::hand_over(std::uint16_t index, const VirtQueue& queue, int kick) noexcept {
   const auto pair = static_cast<std::uint16_t>(index / 2);
   auto& self = pairs_[pair];
-  if (!self.vhost) {
+  if (!self.vhost || (role(index) == Role::Transmit && transmit_pace_.limited())) {
     return false;
   }
   const int call = interrupts_->call_fd(index);

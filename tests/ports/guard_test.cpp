@@ -21,7 +21,7 @@ constexpr MacAddress kOther = {0x52, 0x54, 0, 0x12, 0x34, 0x57};
 constexpr const char* kBridge = "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up";
 
 std::unique_ptr<Tap> port_of(const MacAddress& guest, Spoof spoof = Spoof::Deny) {
-  return Tap::on_bridge({.bridge = "br0", .guest = guest, .spoof = spoof});
+  return Tap::on_bridge({.bridge = "br0", .guest = guest, .policy = {.spoof = spoof}});
 }
 
 std::vector<std::string> tables() {

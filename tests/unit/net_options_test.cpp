@@ -11,18 +11,18 @@ namespace {
 TEST(NetOptions, SayWhereTheCardLeads) {
   const auto bridge = parse_net("bridge=br0,mac=52:54:00:ab:CD:ef,mtu=9000,queues=2,vhost=on");
   EXPECT_EQ(bridge.bridge, "br0");
-  EXPECT_EQ(bridge.mac, (MacAddress{0x52, 0x54, 0x00, 0xab, 0xcd, 0xef}));
-  EXPECT_EQ(bridge.mtu, 9000);
+  EXPECT_EQ(bridge.port.mac, (MacAddress{0x52, 0x54, 0x00, 0xab, 0xcd, 0xef}));
+  EXPECT_EQ(bridge.port.mtu, 9000);
   EXPECT_EQ(bridge.queues, 2);
   EXPECT_EQ(bridge.vhost, Vhost::On);
   const auto tap = parse_net("tap=tap0,rate=10M,burst=64K");
   EXPECT_EQ(tap.tap, "tap0");
-  EXPECT_EQ(tap.rate, 10U << 20U);
-  EXPECT_EQ(tap.burst, 64U << 10U);
-  EXPECT_FALSE(tap.mac);
+  EXPECT_EQ(tap.port.rate, 10U << 20U);
+  EXPECT_EQ(tap.port.burst, 64U << 10U);
+  EXPECT_FALSE(tap.port.mac);
   EXPECT_EQ(parse_net("fd=7").fd, 7);
-  EXPECT_EQ(parse_net("bridge=br0").spoof, Spoof::Deny);
-  EXPECT_EQ(parse_net("bridge=br0,spoof=allow").spoof, Spoof::Allow);
+  EXPECT_EQ(parse_net("bridge=br0").port.spoof, Spoof::Deny);
+  EXPECT_EQ(parse_net("bridge=br0,spoof=allow").port.spoof, Spoof::Allow);
   EXPECT_EQ(parse_net("bridge=br0,pcap=/tmp/a,,b.pcapng").pcap, "/tmp/a,b.pcapng");
 }
 
@@ -44,7 +44,7 @@ TEST(NetOptions, RefuseWhatCannotBe) {
                                 "bridge=br0,vhost=maybe",
                                 "bridge=br0,burst=1M",
                                 "bridge=br0,rate=0",
-                                "bridge=br0,rate=1M,vhost=on",
+                                "tap=tap0,rate=1M,vhost=on",
                                 "bridge=br0,spoof=off",
                                 "tap=tap0,spoof=deny",
                                 "bridge=br0,pcap=",

@@ -382,7 +382,7 @@ TEST(Net, ARateLimitDelaysAndDropsNothing) {
   FakeDriver driver{{.size = 64, .features = 0, .queues = 3}};
   auto made = std::make_unique<FakeBackend>();
   auto* const backend = made.get();
-  Net net{loop, std::move(made), {.mac = {2}, .limits = {.bytes = 1'000'000, .burst = 1000}}};
+  Net net{loop, std::move(made), {.mac = {2}, .from_guest = {.bytes = 1'000'000, .burst = 1000}}};
   net.start(0, driver);
   net.start_queue(1, driver.make_queue(1), driver.kick_fd());
   for (int i = 0; i < 20; ++i) {
@@ -408,7 +408,7 @@ TEST(Net, BytesCountThoughTheLastOperationIsSpent) {
   auto* const backend = made.get();
   Net net{loop,
           std::move(made),
-          {.mac = {2}, .limits = {.bytes = 1, .burst = 1, .operations = 1000, .operations_burst = 1}}};
+          {.mac = {2}, .from_guest = {.bytes = 1, .burst = 1, .operations = 1000, .operations_burst = 1}}};
   net.start(0, driver);
   net.start_queue(1, driver.make_queue(1), driver.kick_fd());
   for (int i = 0; i < 20; ++i) {

@@ -70,7 +70,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 std::unique_ptr<Tap> on_br0(std::uint16_t pairs = 1) {
   // Frames of these tests have any sender.
-  return Tap::on_bridge({.bridge = "br0", .pairs = pairs, .guest = kMac, .spoof = Spoof::Allow});
+  return Tap::on_bridge({.bridge = "br0", .pairs = pairs, .guest = kMac, .policy = {.spoof = Spoof::Allow}});
 }
 
 using Frame = std::vector<std::byte>;
@@ -380,7 +380,7 @@ TEST(Tap, WhatIsWrongWithABridgeIsSaidInOneLine) {
     EXPECT_TRUE(contains(refused("lo"), "is the loopback interface, not a bridge"));
     EXPECT_TRUE(contains(refused("a-name-much-too-long"), "too long"));
     EXPECT_TRUE(contains(refused(""), "not a name"));
-    NetOptions large{.bridge = "br0", .mtu = 9000};
+    NetOptions large{.bridge = "br0", .port = {.mtu = 9000}};
     EXPECT_TRUE(contains(error_of([&] { (void)open_backend(large, kMac, {}); }), "mtu=9000: the network carries 1500"));
     EXPECT_FALSE(Rtnetlink{}.find("mlt0"));  // nothing is left behind
   });

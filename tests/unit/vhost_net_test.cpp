@@ -49,9 +49,9 @@ void frames_pass() {
   EventLoop loop;
   FakeDriver driver{
       {.size = 64, .features = kEventIndex | kIndirectDescriptors | std::uint64_t{kNetMergeableBuffers}, .queues = 3}};
-  const auto other = Tap::on_bridge({.bridge = "br0", .guest = {0x52, 1}, .spoof = Spoof::Allow});
+  const auto other = Tap::on_bridge({.bridge = "br0", .guest = {0x52, 1}, .policy = {.spoof = Spoof::Allow}});
   Net net{loop,
-          Tap::on_bridge({.bridge = "br0", .guest = {0x52, 2}, .spoof = Spoof::Allow}),
+          Tap::on_bridge({.bridge = "br0", .guest = {0x52, 2}, .policy = {.spoof = Spoof::Allow}}),
           {.mac = {0x52, 2}, .vhost = Vhost::On, .memory = &driver.memory()}};
   EXPECT_NE(net.refused_ring_features() & kRingPacked, 0U);
   std::thread running{[&] { loop.run(); }};
