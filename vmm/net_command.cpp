@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,11 +14,10 @@
 #include "net/switch.h"
 #include "vmm/base/error.h"
 #include "vmm/debug/verdict.h"
+#include "vmm/net_show.h"
 
 namespace martlet {
 namespace {
-
-using nlohmann::ordered_json;
 
 /// Writes `text` and a newline to stdout; HostError when it will not go there.
 void say(const std::string& text) {
@@ -104,33 +102,10 @@ struct Show {
   bool json = false;
 };
 
-ordered_json summary(const Link& link) {
-  const auto mark = read_mark(link);
-  return {{"name", link.name}, {"mode", mark ? std::string{to_word(mark->options.mode)} : "foreign"}};
-}
+NetFormat format(const Show& given) { return given.json ? NetFormat::Json : NetFormat::Text; }
 
-void list(const Show& given) {
-  Rtnetlink netlink;
-  auto all = ordered_json::array();
-  std::string table = "NAME             MODE";
-  for (const auto& link : netlink.links()) {
-    if (link.kind == "bridge") {
-      all.push_back(summary(link));
-      table += fmt::format("\n{:<16} {}", link.name, all.back()["mode"].get<std::string>());
-    }
-  }
-  say(given.json ? all.dump(2) : table);
-}
-
-void show(const Show& given) {
-  Rtnetlink netlink;
-  const auto link = netlink.find(given.name);
-  if (!link || link->kind != "bridge") {
-    throw HostError{fmt::format("there is no switch {}; martlet net list tells which are there", given.name)};
-  }
-  const auto all = summary(*link);
-  say(given.json ? all.dump(2) : fmt::format("{}: {}", link->name, all["mode"].get<std::string>()));
-}
+void list(const Show& given) { say(list_switches(format(given))); }
+void show(const Show& given) { say(show_switch(given.name, format(given))); }
 
 void add_list_and_show(CLI::App& net, NetCommand& chosen) {
   auto listed = std::make_shared<Show>();

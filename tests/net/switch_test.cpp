@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <random>
 #include <string>
@@ -30,10 +32,11 @@ std::string refusal(const SwitchOptions& options) {
 }
 void make(const SwitchOptions& options) { static_cast<void>(create_switch(options)); }
 void unmake(const std::string& name) { static_cast<void>(delete_switch({.name = name})); }
-/// Tables of filters, and DHCP servers: what nobody sees in `ip link`.
-std::string surroundings() {
-  return output_of(
-      "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -a -o 'martlet-dnsmasq-br[0-9]' || true");
+/// The DHCP servers of this network namespace.
+std::string servers() {
+  return output_of(R"(for it in /proc/[0-9]*; do
+    [ "$(readlink $it/ns/net)" != "$(readlink /proc/self/ns/net)" ] || tr '\0' ' ' <$it/cmdline
+  done 2>/dev/null | grep -a -o 'martlet-dnsmasq-br[0-9]' || true)");
 }
 
 /// An uplink with whatever a host may have on it.
@@ -264,12 +267,68 @@ TEST(Switch, DnsmasqGoesWithTheSwitch) {
     const SwitchOptions two{.name = "br2", .addresses = {ip("10.0.2.1/24")}, .dhcp = true};
     make(one);
     make(two);
-    EXPECT_EQ(surroundings(), "martlet-dnsmasq-br1\nmartlet-dnsmasq-br2\n");
+    EXPECT_EQ(servers(), "martlet-dnsmasq-br1\nmartlet-dnsmasq-br2\n");
     unmake("br1");
-    EXPECT_EQ(surroundings(), "martlet-dnsmasq-br2\n");
+    EXPECT_EQ(servers(), "martlet-dnsmasq-br2\n");
     run_shell("ip link delete br2");  // by somebody else
     unmake("br2");
-    EXPECT_EQ(surroundings(), "");
+    EXPECT_EQ(servers(), "");
+  });
+}
+
+nlohmann::json net_json(const std::vector<std::string>& words) {
+  std::vector<std::string> command{MARTLET_PROGRAM, "net"};
+  command.insert(command.end(), words.begin(), words.end());
+  command.emplace_back("--json");
+  const auto outcome = run({.command = command});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome;
+  return nlohmann::json::parse(outcome.out, nullptr, false);
+}
+
+TEST(Switch, IsListedAndShownWithItsPortsAndWhoHoldsThem) {
+  in_namespace([] {
+    make({.name = "br1", .addresses = {ip("10.0.0.1/24")}});
+    make({.name = "br2", .mode = SwitchMode::Private});
+    run_shell("ip link add br3 type bridge");
+    const auto tap = Tap::on_bridge({.bridge = "br1", .guest = {0x52, 0x54, 0, 0, 0, 1}});
+    const auto list = net_json({"list"});
+    ASSERT_EQ(list.size(), 3U);
+    EXPECT_EQ(list[0]["name"], "br1");
+    EXPECT_EQ(list[0]["mode"], "internal");
+    EXPECT_EQ(list[0]["addresses"][0], "10.0.0.1/24");
+    EXPECT_EQ(list[0]["ports"], nlohmann::json({"mlt0"}));
+    EXPECT_EQ(list[1]["mode"], "private");
+    EXPECT_EQ(list[1]["ports"].size(), 0U);
+    EXPECT_EQ(list[2]["mode"], "foreign");
+    // A frame from the guest: it is counted, and its sender known.
+    std::array<std::uint8_t, NetBackend::kHeaderSize + 60> frame{};
+    std::fill_n(frame.begin() + NetBackend::kHeaderSize, 6, std::uint8_t{0xff});
+    frame[NetBackend::kHeaderSize + 6] = 0x52;
+    frame[NetBackend::kHeaderSize + 7] = 0x54;
+    frame[NetBackend::kHeaderSize + 11] = 1;
+    const iovec whole{frame.data(), frame.size()};
+    ASSERT_EQ(tap->send(0, {&whole, 1}), static_cast<std::ptrdiff_t>(frame.size()));
+    const auto shown = net_json({"show", "br1"});
+    ASSERT_EQ(shown["ports"].size(), 1U);
+    EXPECT_EQ(shown["ports"][0]["name"], "mlt0");
+    EXPECT_EQ(shown["ports"][0]["pid"], ::getpid());
+    EXPECT_EQ(shown["ports"][0]["counters"]["rx_packets"], 1);
+    EXPECT_THAT(shown["fdb"].dump(), HasSubstr(R"({"address":"52:54:00:00:00:01","own":false,"port":"mlt0")"));
+    EXPECT_THAT(run({.command = {MARTLET_PROGRAM, "net", "show", "br1"}}).out,
+                AllOf(HasSubstr("br1: internal\naddresses: 10.0.0.1/24"), HasSubstr(std::to_string(::getpid())),
+                      HasSubstr("52:54:00:00:00:01  mlt0")));
+    const auto none = run({.command = {MARTLET_PROGRAM, "net", "show", "mlt0"}});
+    EXPECT_EQ(none.exit_code, 125);
+    EXPECT_THAT(none.err, HasSubstr("there is no switch mlt0"));
+  });
+}
+
+TEST(Switch, KeepsItsEthernetAddressWhateverPortsComeAndGo) {
+  in_namespace([] {
+    make({.name = "br0"});
+    const auto address = Rtnetlink{}.find("br0")->address;
+    run_shell("ip link add p0 address 02:00:00:00:00:01 type veth peer name g0 && ip link set p0 master br0");
+    EXPECT_EQ(Rtnetlink{}.find("br0")->address, address);
   });
 }
 
@@ -333,7 +392,7 @@ TEST(Switch, KilledAtAnyMomentItIsDeletedOrMadeAllTheSame) {
       EXPECT_EQ(outcome.exit_code, 0) << outcome;
       ASSERT_FALSE(there_is("br0"));
       ASSERT_EQ(difference(before, addresses_and_routes()), "") << "turn " << turn;
-      ASSERT_EQ(surroundings(), "");
+      ASSERT_EQ(servers(), "");
     }
     EXPECT_GT(half_made, 0) << "no moment was hit";
   });
