@@ -15,6 +15,7 @@
 #include "net/bridge.h"
 #include "net/dnsmasq.h"
 #include "net/host_network.h"
+#include "net/port_bridge.h"
 #include "net/switch_filter.h"
 #include "vmm/base/error.h"
 #include "vmm/base/fd.h"
@@ -239,6 +240,10 @@ void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
                      uplink.name));
   }
   expect_done(error, bridge.name, "make a port of " + uplink.name);
+  if (const auto vlans = read_bridge_vlans(netlink, bridge.index); vlans.filtering) {  // it carries what there are
+    const PortVlans all{.ranges = {{1, 4094}}, .native = vlans.of_new_ports};
+    expect_done(set_vlans(netlink, uplink.index, all), bridge.name, "give all VLANs to " + uplink.name);
+  }
   if (const auto now_up = netlink.find(bridge.name)) {
     move_host_network(netlink, uplink, *now_up);
   }

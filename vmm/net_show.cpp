@@ -12,6 +12,7 @@
 
 #include "net/bridge.h"
 #include "net/host_network.h"
+#include "net/port_bridge.h"
 #include "net/switch.h"
 #include "net/tap_holder.h"
 #include "vmm/base/error.h"
@@ -71,7 +72,20 @@ std::map<pid_t, std::string> names_of_vms() {
   return names;
 }
 
-ordered_json ports_of(const Link& bridge, const std::vector<Link>& links) {
+/// "1*", "2-10": ranges, the one whose frames have no tags with a star.
+ordered_json vlans_of(const PortVlans& vlans) {
+  auto texts = ordered_json::array();
+  for (const auto& range : vlans.ranges) {
+    const bool native = range.first <= vlans.native && vlans.native <= range.last;
+    texts.push_back(fmt::format("{}{}{}", range.first, range.first == range.last ? "" : fmt::format("-{}", range.last),
+                                !native                     ? ""
+                                : range.first == range.last ? "*"
+                                                            : fmt::format(" ({}*)", vlans.native)));
+  }
+  return texts;
+}
+
+ordered_json ports_of(Rtnetlink& netlink, const Link& bridge, const std::vector<Link>& links) {
   const auto holders = tap_holders();
   const auto names = names_of_vms();
   auto ports = ordered_json::array();
@@ -86,6 +100,8 @@ ordered_json ports_of(const Link& bridge, const std::vector<Link>& links) {
         port["vm"] = name->second;
       }
     }
+    const auto vlans = read_bridge_port(netlink, link.index).vlans;
+    port["vlans"] = vlans_of(vlans);
     port["counters"] = counters(link);
     ports.push_back(port);
   }
@@ -116,15 +132,16 @@ std::string text_of(const ordered_json& all) {
       fmt::format("{}: {}{}{}{}\naddresses: {}\n", all["name"].get<std::string>(), all["mode"].get<std::string>(),
                   all.contains("uplink") ? " by " + all["uplink"].get<std::string>() : "", all["dhcp"] ? ", DHCP" : "",
                   all["nat"] ? ", NAT" : "", words(all["addresses"]));
-  text += fmt::format("\n{:<16} {:<24} {:>12} {:>16} {:>12} {:>16} {:>9}\n", "PORT", "VM", "RX PACKETS", "RX BYTES",
-                      "TX PACKETS", "TX BYTES", "DROPPED");
+  text += fmt::format("\n{:<16} {:<20} {:<14} {:>10} {:>14} {:>10} {:>14} {:>8}\n", "PORT", "VM", "VLANS", "RX PACKETS",
+                      "RX BYTES", "TX PACKETS", "TX BYTES", "DROPPED");
   for (const auto& port : all["ports"]) {
     const auto& count = port["counters"];
     const auto pid = port.contains("pid") ? std::to_string(port["pid"].get<pid_t>()) : "-";
-    text += fmt::format("{:<16} {:<24} {:>12} {:>16} {:>12} {:>16} {:>9}\n", port["name"].get<std::string>(),
+    text += fmt::format("{:<16} {:<20} {:<14} {:>10} {:>14} {:>10} {:>14} {:>8}\n", port["name"].get<std::string>(),
                         port.contains("vm") ? fmt::format("{} ({})", pid, port["vm"].get<std::string>()) : pid,
-                        count["rx_packets"].get<std::uint64_t>(), count["rx_bytes"].get<std::uint64_t>(),
-                        count["tx_packets"].get<std::uint64_t>(), count["tx_bytes"].get<std::uint64_t>(),
+                        words(port["vlans"]), count["rx_packets"].get<std::uint64_t>(),
+                        count["rx_bytes"].get<std::uint64_t>(), count["tx_packets"].get<std::uint64_t>(),
+                        count["tx_bytes"].get<std::uint64_t>(),
                         count["rx_dropped"].get<std::uint64_t>() + count["tx_dropped"].get<std::uint64_t>());
   }
   text += fmt::format("\n{:<18} {:<16} VLAN", "ADDRESS", "BEHIND PORT");
@@ -166,7 +183,7 @@ std::string show_switch(const std::string& name, NetFormat format) {
   all["mtu"] = link->mtu;
   all["address"] = to_string(link->address);
   all["counters"] = counters(*link);
-  all["ports"] = ports_of(*link, links);
+  all["ports"] = ports_of(netlink, *link, links);
   all["fdb"] = fdb_of(*link, links);
   return format == NetFormat::Json ? all.dump(2) : text_of(all);
 }

@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "net/port_bridge.h"
 #include "net/rtnetlink.h"
 #include "tests/net/world.h"
 
@@ -245,6 +246,29 @@ TEST(Reach, OnAnExternalSwitchEverybodyReachesEverybody) {
     const Expected expected{{"a>b", "A46B"},    {"b>a", "A46B"},       {"a>host", "A46B"},
                             {"host>a", "A46B"}, {"a>outside", "A46B"}, {"outside>a", "A46B"}};
     EXPECT_EQ(reach(world.parties, expected), expected);
+  });
+}
+
+TEST(Reach, AVlanGoesOutWithItsTagAndStaysApart) {
+  in_namespace([] {
+    World world;
+    static_cast<void>(create_switch({.name = "br0", .mode = SwitchMode::External, .uplink = "eth0"}));
+    world.add_guests({.net4 = "192.0.2", .net6 = "fd02::"});
+    world.parties["host"] = {.ip4 = "192.0.2.1", .ip6 = "fd02::1", .broadcast = "192.0.2.255"};
+    Rtnetlink netlink;
+    if (!read_bridge_vlans(netlink, netlink.find("br0")->index).filtering) {
+      return;  // the lab's kernel has them: boot.net
+    }
+    ASSERT_EQ(set_vlans(netlink, netlink.find("port-a")->index, {.ranges = {{10, 10}}, .native = 10}), 0);
+    const Expected alone{{"a>b", ""}, {"b>a", ""}, {"a>host", ""}, {"host>a", ""}, {"b>host", "A46B"}};
+    EXPECT_EQ(reach(world.parties, alone), alone);
+    world.outside.run(
+        "ip link add link eth0 name eth0.10 type vlan id 10 && ip link set eth0.10 up && "
+        "ip addr del 192.0.2.9/24 dev eth0 && ip addr del fd02::9/64 dev eth0 && "
+        "ip addr add 192.0.2.9/24 dev eth0.10 && ip addr add fd02::9/64 dev eth0.10 nodad");
+    world.parties["outside"].device = "eth0.10";
+    const Expected tagged{{"a>outside", "A46B"}, {"outside>a", "A46B"}, {"b>outside", ""}, {"outside>b", ""}};
+    EXPECT_EQ(reach(world.parties, tagged), tagged);
   });
 }
 

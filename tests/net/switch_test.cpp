@@ -34,9 +34,9 @@ void make(const SwitchOptions& options) { static_cast<void>(create_switch(option
 void unmake(const std::string& name) { static_cast<void>(delete_switch({.name = name})); }
 /// The DHCP servers of this network namespace.
 std::string servers() {
-  return output_of(R"(for it in /proc/[0-9]*; do
+  return output_of(R"sh(for it in /proc/[0-9]*; do
     [ "$(readlink $it/ns/net)" != "$(readlink /proc/self/ns/net)" ] || tr '\0' ' ' <$it/cmdline
-  done 2>/dev/null | grep -a -o 'martlet-dnsmasq-br[0-9]' || true)");
+  done 2>/dev/null | grep -a -o 'martlet-dnsmasq-br[0-9]' || true)sh");
 }
 
 /// An uplink with whatever a host may have on it.
