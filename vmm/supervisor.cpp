@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace martlet {
 namespace {
 
 constexpr std::chrono::seconds kSilence{5};   // after a failure: nothing more comes
+constexpr std::chrono::seconds kWords{15};    // after a failure: what comes now only repeats it, as lockups do
 constexpr std::chrono::seconds kPatience{2};  // with vCPUs that are to say what they do
 
 }  // namespace
@@ -40,7 +42,9 @@ void Supervisor::hear(ConsoleName console, std::span<const std::byte> output) {
   if (judge_.ending()) {
     machine_.stop(*judge_.ending());
   } else if (command_.ends_when_failed && judge_.failure() != nullptr) {
-    failed_.start_once(kSilence);
+    const auto now = std::chrono::steady_clock::now();
+    patient_until_ = patient_until_.value_or(now + kWords);
+    failed_.start_once(std::clamp<Time::duration>(*patient_until_ - now, std::chrono::milliseconds{1}, kSilence));
   }
 }
 

@@ -36,6 +36,7 @@ class Supervisor {
   Timer timeout_;
   bool timed_out_ = false;
   Timer failed_;  // runs while the console has more to say about a failure
+  std::optional<Time> patient_until_;
 };
 
 }  // namespace martlet

@@ -1,0 +1,122 @@
+// Stock gdb and unmodified kernels, with symbols that they told themselves.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/boot/guest.h"
+
+namespace martlet::test {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+
+class KernelGdb : public ::testing::Test {
+ protected:
+  /// /proc/kallsyms of a kernel that KASLR left in its place, as an ELF file.
+  static void SetUpTestSuite() {
+    made_ = std::make_unique<TempDir>();
+    const auto told = run({.command = {MARTLET_PROGRAM, "run", guest_file("cloud-6.1", "kernel/vmlinuz"), "--root",
+                                       guest_file("cloud-6.1", "root"), "--nokaslr", "-a", "quiet", "--exec",
+                                       "cat /proc/kallsyms", "--timeout", "150s"}});
+    ASSERT_EQ(told.exit_code, 0) << told.err;
+    std::ofstream{made_->file("kallsyms")} << told.out;
+    const auto made = run({.command = {MARTLET_TOOLS "/kernel-symbols", made_->file("kallsyms"), symbols()}});
+    ASSERT_EQ(made.exit_code, 0) << made;
+  }
+
+  static void TearDownTestSuite() { made_.reset(); }
+
+  [[nodiscard]] static std::string symbols() { return made_->file("symbols"); }
+  [[nodiscard]] std::string socket() const { return directory_.file("gdb"); }
+
+  [[nodiscard]] Subprocess::Config gdb(const std::vector<std::string>& commands) const {
+    std::vector<std::string> words{"gdb", "-q", "-nx", "-batch", "-ex", "set pagination off"};
+    words.insert(words.end(), {"-ex", "target remote " + socket()});
+    for (const auto& each : commands) {
+      words.insert(words.end(), {"-ex", each});
+    }
+    words.push_back(symbols());
+    return {.command = std::move(words)};
+  }
+
+  [[nodiscard]] Guest guest(std::string script, std::vector<std::string> more) const {
+    more.insert(more.end(), {"--gdb", "unix:" + socket()});
+    return {.cpus = 2, .memory_mib = 256, .more = std::move(more), .script = std::move(script)};
+  }
+
+ private:
+  inline static std::unique_ptr<TempDir> made_;
+  TempDir directory_;
+};
+
+TEST_F(KernelGdb, FollowsABootFromItsFirstInstruction) {
+  RunningGuest running{guest("exit 42", {"--gdb-wait", "--nokaslr"})};
+  ASSERT_TRUE(running.process().wait_for_error("target remote")) << running.wait();
+  std::vector<std::string> commands{"hbreak start_kernel",
+                                    "continue",
+                                    "info symbol $pc",
+                                    "delete",
+                                    "break rest_init",
+                                    "continue",
+                                    "bt 2",
+                                    "delete",
+                                    "watch *(long*)&jiffies_64",
+                                    "continue",
+                                    "info symbol $pc",
+                                    "delete",
+                                    "info threads"};
+  commands.insert(commands.end(), 20, "stepi");
+  commands.insert(commands.end(),
+                  {"info symbol $pc", "break schedule", "continue", "info symbol $pc", "delete", "detach"});
+  const auto said = run(gdb(commands));
+  SCOPED_TRACE(::testing::Message() << said);
+  EXPECT_THAT(said.out, HasSubstr("Breakpoint 1, "));
+  EXPECT_THAT(said.out, HasSubstr("start_kernel in section"));
+  EXPECT_THAT(said.out, ContainsRegex("#0  0xffffffff[0-9a-f]* in rest_init"));
+  EXPECT_THAT(said.out, ContainsRegex("#1  0xffffffff[0-9a-f]* in arch_call_rest_init"));
+  EXPECT_THAT(said.out, ContainsRegex("Old value = [0-9]+\nNew value = [0-9]+"));
+  EXPECT_THAT(said.out, HasSubstr("do_timer"));
+  EXPECT_THAT(said.out, HasSubstr("vCPU 1: not started"));
+  EXPECT_THAT(said.out, HasSubstr("schedule in section"));
+  const auto ended = running.wait();
+  EXPECT_EQ(ended.outcome.exit_code, 42) << "it runs on without gdb. " << ended;
+}
+
+TEST_F(KernelGdb, IsWhatTheExampleStarts) {
+  const TempDir directory;
+  std::ofstream{directory.file("commands")} << "info symbol $pc\nbreak rest_init\ncontinue\ninfo symbol $pc\n";
+  const auto said = run({.command = {MARTLET_EXAMPLES "/debug-kernel", guest_file("cloud-6.1", "kernel/vmlinuz"),
+                                     symbols(), "--", "-m", "256M"},
+                         .environment = {{"MARTLET", MARTLET_PROGRAM}, {"GDB_COMMANDS", directory.file("commands")}}});
+  EXPECT_EQ(said.exit_code, 0) << said;
+  EXPECT_THAT(said.out, HasSubstr("start_kernel in section")) << said;
+  EXPECT_THAT(said.out, HasSubstr("rest_init in section")) << said;
+}
+
+TEST_F(KernelGdb, FindsWhereKaslrHasMovedARunningKernel) {
+  RunningGuest running{guest("echo READY\nread line\nexit 43", {}), {.input = Subprocess::Input::Pipe}};
+  ASSERT_TRUE(running.process().wait_for("READY")) << running.wait();
+  for (int time = 0; time < 2; ++time) {  // it can come back
+    const auto said = run(gdb({"x/s &linux_banner", "info threads", "hbreak ksys_write", "delete", "monitor info kaslr",
+                               "python import os, signal, threading",
+                               "python threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()",  // ^C
+                               "continue", "info symbol $pc", "detach"}));
+    SCOPED_TRACE(::testing::Message() << said);
+    EXPECT_THAT(said.out, HasSubstr("\"Linux version 6.1."));
+    EXPECT_THAT(said.out, HasSubstr("SIGINT"));
+    EXPECT_THAT(said.out, ContainsRegex("in section .kernel"));
+  }
+  running.process().type("x\n");
+  const auto ended = running.wait();
+  EXPECT_EQ(ended.outcome.exit_code, 43) << ended;
+}
+
+}  // namespace
+}  // namespace martlet::test

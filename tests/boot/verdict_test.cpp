@@ -1,0 +1,137 @@
+// Real kernels that crash, hang or run out of memory, and what Martlet says of it. The crashes are modules of
+// make-guest-crashes.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/boot/guest.h"
+
+namespace martlet::test {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr const char* kAllMessages = "echo 8 > /proc/sys/kernel/printk\n";  // warnings and traces, for all that's quiet
+
+std::vector<std::string> kinds(const Ended& ended) {
+  std::vector<std::string> found;
+  for (const auto& finding : ended.verdict["findings"]) {
+    found.push_back(finding["kind"]);
+  }
+  return found;
+}
+
+/// A guest whose script this is.
+Guest guest(std::string script, std::vector<std::string> more = {}, std::uint32_t cpus = 1) {
+  return {.cpus = cpus,
+          .memory_mib = 192,
+          .more = std::move(more),
+          .script = std::move(script),
+          .limit = std::chrono::seconds{90}};
+}
+
+class Crashes : public testing::TestWithParam<std::string> {};
+
+TEST_P(Crashes, AreNamedOneByOneAndTheFirstIsTheVerdict) {
+  const TempDir directory;
+  auto crashing = guest(std::string{kAllMessages} +
+                            "for what in warn null gpf bug; do insmod /crash/$what.ko; done\n"
+                            "tail /dev/zero\n"  // takes all memory
+                            "insmod /crash/stack.ko\n",
+                        {"--junit", directory.file("junit.xml")});
+  crashing.kernel = GetParam();
+  const auto ended = boot(crashing);
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  ASSERT_TRUE(ended.verdict.is_object());
+  EXPECT_EQ(ended.verdict["verdict"], "oops");
+  EXPECT_EQ(ended.verdict["exit_code"], 126);
+  EXPECT_THAT(ended.verdict["where"].get<std::string>(), StartsWith("crash_null+0x6/"));
+  ASSERT_THAT(kinds(ended), ElementsAre("warning", "oops", "oops", "bug", "oom-kill", "stack-overflow", "panic"));
+  const auto& findings = ended.verdict["findings"];
+  EXPECT_THAT(findings[0]["text"].get<std::string>(), HasSubstr("crash.c:43 crash_warn+0x4/"));
+  EXPECT_THAT(findings[1]["text"].get<std::string>(), HasSubstr("NULL pointer dereference, address: 0000000000000000"));
+  EXPECT_THAT(findings[2]["text"].get<std::string>(), HasSubstr("non-canonical address 0x123456789abcdef0"));
+  EXPECT_EQ(findings[3]["text"], "kernel BUG at crash.c:42!");
+  EXPECT_THAT(findings[3]["where"].get<std::string>(), StartsWith("crash_bug+0x4/"));
+  EXPECT_THAT(findings[4]["text"].get<std::string>(), HasSubstr("(tail)"));
+  EXPECT_THAT(findings[5]["where"].get<std::string>(), StartsWith("crash_stack+0xb/"));
+  EXPECT_THAT(read_file(directory.file("junit.xml")),
+              HasSubstr("<failure message=\"oops: BUG: kernel NULL pointer dereference"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Crashes, testing::Values("cloud-6.1", "cloud-6.12"),
+                         [](const auto& kernel) { return kernel.param == "cloud-6.1" ? "Cloud61" : "Cloud612"; });
+
+// A kernel says it again every few seconds, and there is no silence to wait for.
+TEST(Lockup, SoftEndsTheRunThatFailsOnIt) {
+  const auto ended = boot(guest(std::string{kAllMessages} + "echo 1 > /proc/sys/kernel/watchdog_thresh\n"
+                                                            "insmod /crash/loop.ko &\n"
+                                                            "sleep 1000\n",
+                                {"--fail-on", "oops"}, 2));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "soft-lockup");
+  EXPECT_THAT(ended.verdict["where"].get<std::string>(), StartsWith("crash_loop+0x4/"));
+}
+
+TEST(Lockup, OfACpuWithInterruptsOffIsAnRcuStall) {
+  const auto ended =
+      boot(guest(std::string{kAllMessages} + "echo 3 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout\n"
+                                             "insmod /crash/spin.ko &\n"
+                                             "while :; do cat /proc/self/status; done > /dev/null\n",
+                 {"--fail-on", "warn"}, 2));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "rcu-stall");
+}
+
+TEST(Hang, OfAKernelThatSpinsIsToldFromItsSilence) {
+  const auto ended = boot(guest("insmod /crash/spin.ko\n", {"--hang-timeout", "4s"}));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "hang");
+  EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("spins with interrupts off"));
+  EXPECT_EQ(ended.verdict["vcpu"], 0);
+}
+
+TEST(Hang, OfAKernelThatSleepsForEver) {
+  const auto ended = boot(guest("insmod /crash/halt.ko\n", {"--hang-timeout", "4s"}));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "hang");
+  EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("halted with interrupts off"));
+}
+
+// The kernel says, by fw_cfg, where its VMCOREINFO is.
+TEST(DumpOfAKernel, HasItsLogAndBacktracesWithoutItsHelp) {
+  const TempDir directory;
+  const auto bundle = directory.file("bundle");
+  RunningGuest running{
+      guest("modprobe qemu_fw_cfg\n"
+            "format=$(od -An -tx1 -j2 -N1 /sys/firmware/qemu_fw_cfg/by_name/etc/vmcoreinfo/raw)\n"
+            "[ $format = 01 ] || exit 3\n"
+            "echo 'a line of the log' > /dev/kmsg\n"
+            "echo READY\n"
+            "sleep 1000\n",
+            {}, 2)};
+  auto& process = running.process();
+  ASSERT_TRUE(process.wait_for("READY")) << running.wait();
+  const auto dumped =
+      run({.command = {MARTLET_PROGRAM, "dump", std::to_string(process.pid()), "-o", bundle + ",vmcore=none"}});
+  ASSERT_EQ(dumped.exit_code, 0) << dumped;
+  EXPECT_EQ(dumped.out, bundle + "\n");
+  EXPECT_THAT(read_file(bundle + "/dmesg.txt"), HasSubstr("a line of the log"));
+  EXPECT_THAT(read_file(bundle + "/console.log"), HasSubstr("READY"));
+  EXPECT_THAT(read_file(bundle + "/cpus.txt"), HasSubstr("vCPU 1: "));
+  EXPECT_THAT(read_file(bundle + "/cpus.txt"), HasSubstr("do_idle+0x"));
+  EXPECT_THAT(read_file(bundle + "/README.txt"), HasSubstr("Guest: 6.1."));
+}
+
+}  // namespace
+}  // namespace martlet::test
