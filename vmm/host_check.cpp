@@ -15,6 +15,7 @@
 #include "vmm/base/error.h"
 #include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/system.h"
+#include "vmm/x86_64/int3_probe.h"
 
 namespace martlet {
 namespace {
@@ -81,6 +82,17 @@ void check_capabilities(Report& report, const KvmSystem& kvm) {
                                    kvm.extension(KVM_CAP_MAX_VCPUS)));
 }
 
+/// What gdb's `break` will be.
+void check_breakpoints(Report& report, const KvmSystem& kvm) {
+  if (int3_exits(kvm)) {
+    report.good("gdb", "software breakpoints (int3): as many as you like");
+  } else {
+    report.note("gdb",
+                "this host's KVM reports no int3: breakpoints take the four debug registers, and gdb is told so at the "
+                "fifth. Hosts with VT-x or AMD-V of their own report it");
+  }
+}
+
 void check_tun(Report& report) {
   const Fd tun{::open("/dev/net/tun", O_RDWR | O_CLOEXEC)};
   if (tun) {
@@ -142,6 +154,7 @@ HostReport check_host() {
   const auto kvm = check_kvm(report);
   if (kvm) {
     check_capabilities(report, *kvm);
+    check_breakpoints(report, *kvm);
   }
   check_tun(report);
   check_vhost(report);

@@ -92,6 +92,13 @@ TEST_F(Gdb, TripleFaultCanBeLookedAt) {
   EXPECT_THAT(ended.err, HasSubstr("triple fault"));
 }
 
+TEST_F(Gdb, CheckTellsWhatBreakpointsThereAre) {
+  const auto ended = run({.command = {MARTLET_PROGRAM, "check"}});
+  EXPECT_EQ(ended.exit_code, 0) << ended;
+  EXPECT_THAT(ended.out, ::testing::ContainsRegex("gdb +(software breakpoints|this host's KVM reports no int3)"))
+      << ended;
+}
+
 TEST_F(Gdb, AnAddressThatIsNoneIsRefused) {
   const auto ended = run({.command = martlet_command({.name = "spin", .options = {"--gdb", "localhost:99999"}})});
   EXPECT_EQ(ended.exit_code, 125) << ended;
