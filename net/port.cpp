@@ -14,6 +14,9 @@
 namespace martlet {
 namespace {
 
+/// A remark on the interface, for those who may not read its filter.
+const std::string kAlias = "martlet port of ";
+
 /// The host's own way out limits what the bridge can carry, whatever its MTU says.
 void refuse_large_mtu(Rtnetlink& netlink, const Link& bridge, const PortRequest& request) {
   const auto refuse = [&](const Link& narrow) {
@@ -31,6 +34,15 @@ void refuse_large_mtu(Rtnetlink& netlink, const Link& bridge, const PortRequest&
 }
 
 }  // namespace
+
+void refuse_bad_name(const std::string& name, std::string_view what) {
+  if (name.size() >= IFNAMSIZ) {
+    throw HostError{fmt::format("{}{}: the name is too long, Linux allows {} characters", what, name, IFNAMSIZ - 1)};
+  }
+  if (name.empty() || name == "." || name == ".." || name.find_first_of("/: \t\n%") != std::string::npos) {
+    throw HostError{fmt::format("{}{}: not a name for a network interface", what, name)};
+  }
+}
 
 std::string kind_of(const Link& link) {
   if (link.kind.empty()) {
@@ -61,7 +73,7 @@ Link find_bridge(Rtnetlink& netlink, const PortRequest& request) {
 }
 
 std::optional<PortGuard> plug_in(Rtnetlink& netlink, const Link& tap, const Link& bridge, const PortRequest& request,
-                                 PortGuard::Life life) {
+                                 const PortLife& life) {
   const auto need = [&](int error, std::string_view to) {
     if (error != 0) {
       fail_errno(error, fmt::format("{}: cannot {} {}", request.what, to, tap.name));
@@ -73,11 +85,16 @@ std::optional<PortGuard> plug_in(Rtnetlink& netlink, const Link& tap, const Link
   MacAddress address = request.guest;
   address[0] = 0xfe;
   const std::uint32_t mtu = policy.mtu.value_or(static_cast<std::uint16_t>(std::min<std::uint32_t>(bridge.mtu, 65535)));
-  need(netlink.change(tap.index, {.address = address, .mtu = mtu}), "set address and MTU of");
+  need(netlink.change(tap.index, {.address = address, .alias = kAlias + to_string(request.guest), .mtu = mtu}),
+       "set address and MTU of");
   std::optional<PortGuard> guard;
-  if (policy.spoof == Spoof::Deny) {
-    guard.emplace(PortGuard::Port{.name = tap.name, .index = tap.index, .guest = request.guest, .vlans = policy.vlans},
-                  life);
+  if (policy.spoof == Spoof::Deny || life.through != 0) {
+    guard.emplace(PortGuard::Port{.name = tap.name,
+                                  .index = tap.index,
+                                  .guest = policy.spoof == Spoof::Deny ? std::optional{request.guest} : std::nullopt,
+                                  .vlans = policy.vlans,
+                                  .through = life.through},
+                  life.life);
   }
   if (policy.rate != 0) {
     const int error = shape(netlink, tap.index, mtu, {.rate = policy.rate, .burst = policy.burst});
@@ -98,6 +115,13 @@ std::optional<PortGuard> plug_in(Rtnetlink& netlink, const Link& tap, const Link
   return guard;
 }
 
+std::optional<MacAddress> port_address(const Link& port) {
+  if (port.kind != "tun" || !port.alias.starts_with(kAlias)) {
+    return std::nullopt;
+  }
+  return parse_mac(std::string_view{port.alias}.substr(kAlias.size()), port.name + ": its alias: ");
+}
+
 PortPolicy read_port(Rtnetlink& netlink, const Link& port) {
   const auto links = netlink.links();
   const auto bridge = std::ranges::find(links, port.master, &Link::index);
@@ -108,9 +132,7 @@ PortPolicy read_port(Rtnetlink& netlink, const Link& port) {
   policy.mtu = static_cast<std::uint16_t>(std::min<std::uint32_t>(port.mtu, 65535));
   const auto guard = PortGuard::read(port.name);
   policy.spoof = guard ? Spoof::Deny : Spoof::Allow;
-  if (guard) {
-    policy.mac = guard->guest;
-  }
+  policy.mac = guard ? guard->guest : port_address(port);
   if (const auto shape = read_shape(netlink, port.index)) {
     policy.rate = shape->rate;
     policy.burst = shape->burst;

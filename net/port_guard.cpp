@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <string_view>
 
 #include "vmm/base/error.h"
@@ -45,17 +46,21 @@ std::vector<std::string> tables_of(NetlinkSocket& socket, const std::string& por
 
 void add_rules(NftBatch& batch, const std::string& table, const PortGuard::Port& port) {
   const auto rule = [&](const auto& build) { batch.add_rule(table, kChain, build); };
-  rule([&](NftRule& it) { it.ethernet(kSender, 6).is_not(port.guest).count(kForeignSenders).drop(); });
-  rule([&](NftRule& it) { it.ethernet(kType, 2).is(kServiceTag).count(kForeignVlans).drop(); });
-  if (!port.vlans.is_access()) {
-    for (const auto& range : port.vlans.ranges) {
-      rule([&](NftRule& it) {
-        it.ethernet(kType, 2).is(kVlanTag).ethernet(kTag, 2).mask(kVlanId);
-        it.is_between(word(range.first), word(range.last)).accept();
-      });
+  const auto pass = [&](NftRule& it) { port.through != 0 ? it.forward(port.through) : it.accept(); };
+  if (port.guest) {
+    rule([&](NftRule& it) { it.ethernet(kSender, 6).is_not(*port.guest).count(kForeignSenders).drop(); });
+    rule([&](NftRule& it) { it.ethernet(kType, 2).is(kServiceTag).count(kForeignVlans).drop(); });
+    if (!port.vlans.is_access()) {
+      for (const auto& range : port.vlans.ranges) {
+        rule([&](NftRule& it) {
+          it.ethernet(kType, 2).is(kVlanTag).ethernet(kTag, 2).mask(kVlanId);
+          pass(it.is_between(word(range.first), word(range.last)));
+        });
+      }
     }
+    rule([&](NftRule& it) { it.ethernet(kType, 2).is(kVlanTag).count(kForeignVlans).drop(); });
   }
-  rule([&](NftRule& it) { it.ethernet(kType, 2).is(kVlanTag).count(kForeignVlans).drop(); });
+  rule(pass);
 }
 
 }  // namespace
@@ -103,6 +108,16 @@ std::optional<PortGuard::State> PortGuard::read(const std::string& port) {
     }
   }
   return state;
+}
+
+std::vector<int> PortGuard::indexes(const std::string& port) {
+  NetlinkSocket socket{NETLINK_NETFILTER};
+  std::vector<int> indexes;
+  for (const auto& table : tables_of(socket, port)) {
+    const auto* const digits = table.data() + table.rfind('-') + 1;
+    std::from_chars(digits, table.data() + table.size(), indexes.emplace_back());
+  }
+  return indexes;
 }
 
 void PortGuard::remove(const std::string& port) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "net/mac.h"
 #include "net/netlink.h"
@@ -18,8 +19,9 @@ class PortGuard {
   struct Port {
     std::string name{};
     int index = 0;
-    MacAddress guest{};  ///< the only sender
-    PortVlans vlans{};   ///< a trunk's tags; other ports have none
+    std::optional<MacAddress> guest{};  ///< the only sender; without one: any, and any tags
+    PortVlans vlans{};                  ///< a trunk's tags; other ports have none
+    int through = 0;                    ///< an ifb interface that the guest's frames pass on their way; 0: none
   };
   using Life = NftBatch::Life;
   /// Throws HostError, and nothing is left.
@@ -31,9 +33,11 @@ class PortGuard {
     std::uint64_t foreign_senders = 0;  ///< frames dropped
     std::uint64_t foreign_vlans = 0;    ///< frames dropped
   };
-  /// Nothing when the port has none. Throws HostError.
+  /// Nothing when it may send as anybody. Throws HostError.
   [[nodiscard]] static std::optional<State> read(const std::string& port);
-  /// Takes away a guard that was to be kept; one that is not there is no error. Throws HostError.
+  /// The indexes of ports of this name that have a guard: one, but for those whose interface others have deleted.
+  [[nodiscard]] static std::vector<int> indexes(const std::string& port);
+  /// Takes away the guards of ports of this name that were to be kept. Throws HostError.
   static void remove(const std::string& port);
 
  private:

@@ -37,15 +37,6 @@ ifreq request_for(const std::string& name, int flags) {
   return request;
 }
 
-void refuse_bad_name(const std::string& name, std::string_view what) {
-  if (name.size() >= IFNAMSIZ) {
-    throw HostError{fmt::format("{}{}: the name is too long, Linux allows {} characters", what, name, IFNAMSIZ - 1)};
-  }
-  if (name.empty() || name == "." || name == ".." || name.find_first_of("/: \t\n%") != std::string::npos) {
-    throw HostError{fmt::format("{}{}: not a name for a network interface", what, name)};
-  }
-}
-
 Fd open_control() {
   Fd fd{::open(kControl, O_RDWR | O_NONBLOCK | O_CLOEXEC)};
   if (fd) {
@@ -65,9 +56,9 @@ Fd open_control() {
 }
 
 constexpr std::string_view kMakeOne =
-    "needs CAP_NET_ADMIN (run as root, or setcap cap_net_admin+ep martlet), or a TAP made for you: ip tuntap add dev "
-    "mlt0 "
-    "mode tap user $USER && ip link set mlt0 master {} up, then -n tap=mlt0";
+    "needs CAP_NET_ADMIN (run as root, or setcap cap_net_admin+ep martlet), or a port made for you, as root: martlet "
+    "net "
+    "port tap0 --owner $USER --bridge {}, then -n tap=tap0";
 
 [[noreturn]] void fail_to_make(const std::string& bridge, int error) {
   if (error == EPERM) {
@@ -208,7 +199,7 @@ std::unique_ptr<Tap> Tap::on_bridge(const Port& port) {
   if (!link) {
     throw HostError{fmt::format("-n bridge={}: the TAP {} has gone again", port.bridge, tap->name_)};
   }
-  tap->guard_ = plug_in(netlink, *link, bridge, wanted, PortGuard::Life::Socket);
+  tap->guard_ = plug_in(netlink, *link, bridge, wanted, {});
   tap->mtu_ = port.policy.mtu.value_or(static_cast<std::uint16_t>(std::min<std::uint32_t>(bridge.mtu, 65535)));
   tap->link_.emplace(link->index);
   return tap;

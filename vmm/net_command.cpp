@@ -14,6 +14,7 @@
 #include "net/switch.h"
 #include "vmm/base/error.h"
 #include "vmm/debug/verdict.h"
+#include "vmm/net_port_command.h"
 #include "vmm/net_show.h"
 
 namespace martlet {
@@ -99,13 +100,20 @@ void add_create(CLI::App& net, NetCommand& chosen) {
 
 struct Show {
   std::string name{};
+  std::string port{};
   bool json = false;
 };
 
 NetFormat format(const Show& given) { return given.json ? NetFormat::Json : NetFormat::Text; }
 
 void list(const Show& given) { say(list_switches(format(given))); }
-void show(const Show& given) { say(show_switch(given.name, format(given))); }
+
+void show(const Show& given) {
+  if (given.name.empty() == given.port.empty()) {
+    throw HostError{"net show wants a switch's name, or --port NAME; martlet net list tells which are there"};
+  }
+  say(given.port.empty() ? show_switch(given.name, format(given)) : describe_port(given.port));
+}
 
 void add_list_and_show(CLI::App& net, NetCommand& chosen) {
   auto listed = std::make_shared<Show>();
@@ -113,7 +121,8 @@ void add_list_and_show(CLI::App& net, NetCommand& chosen) {
   list_app.add_flag("--json", listed->json, "As JSON");
   auto shown = std::make_shared<Show>();
   auto& show_app = *add_command(net, chosen, "show", "Show a switch", shown, show);
-  add_name(show_app, shown->name);
+  show_app.add_option("NAME", shown->name, "The switch");
+  show_app.add_option("--port", shown->port, "Show a port's settings, such as -n policy=FILE takes")->type_name("NAME");
   show_app.add_flag("--json", shown->json, "As JSON");
 }
 
@@ -134,6 +143,7 @@ void add_net_commands(CLI::App& net, NetCommand& chosen) {
   add_create(net, chosen);
   add_list_and_show(net, chosen);
   add_delete(net, chosen);
+  add_port_command(net, chosen);
 }
 
 }  // namespace martlet

@@ -8,6 +8,7 @@
 #include "devices/virtio/block.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
+#include "net/kept_port.h"
 #include "net/open_backend.h"
 #include "vmm/base/error.h"
 #include "vmm/exec.h"
@@ -24,7 +25,7 @@ static_assert(layout::kPciIrqs.size() == PciHost::kGsiCount && layout::kPciIrqs[
 static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
 std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
-  const auto mac = options.port.mac ? *options.port.mac : random_mac();
+  const auto mac = guest_address(options);
   const virtio::RateLimits limits{.bytes = options.port.rate, .burst = options.port.burst};
   // On a bridge the port's own queue, in the kernel, limits what goes to the guest.
   const bool by_port = !options.bridge.empty();

@@ -134,9 +134,9 @@ TEST(CommandLine, NetHasCommandsOfItsOwn) {
   EXPECT_TRUE(std::get<NetCommand>(parse({"net", "create", "br0", "--mode", "private"})).run);
   EXPECT_TRUE(std::get<NetCommand>(parse({"net", "show", "list"})).run);  // a switch may have any name
   EXPECT_THAT(std::get<PrintCommand>(parse({"net", "show", "--help"})).text,
-              HasSubstr("martlet net show [OPTIONS] NAME"));
+              HasSubstr("martlet net show [OPTIONS] [NAME]"));
   EXPECT_THAT(std::get<PrintCommand>(parse({"net", "--help"})).text, HasSubstr("martlet net COMMAND"));
-  EXPECT_THAT(refusal({"net"}), HasSubstr("create, list, show, delete"));
+  EXPECT_THAT(refusal({"net"}), HasSubstr("create, list, show, delete, port"));
   EXPECT_THAT(refusal({"net", "crate"}), HasSubstr("did you mean create?"));
   EXPECT_THAT(refusal({"net", "create"}), AllOf(HasSubstr("NAME"), HasSubstr("martlet net create --help")));
   EXPECT_THAT(refusal({"net", "create", "a", "b"}), HasSubstr("'b'"));

@@ -397,8 +397,8 @@ TEST(Tap, WithoutPrivilegeItSaysWhatIsMissing) {
     }
     const auto refused = error_of([] { (void)on_br0(); });
     EXPECT_TRUE(contains(refused, "needs CAP_NET_ADMIN")) << refused;
-    EXPECT_TRUE(contains(refused, "or a TAP made for you: ip tuntap add")) << refused;
-    EXPECT_TRUE(contains(refused, "master br0")) << refused;
+    EXPECT_TRUE(contains(refused, "or a port made for you, as root: martlet net port tap0")) << refused;
+    EXPECT_TRUE(contains(refused, "--bridge br0")) << refused;
     EXPECT_EQ(Tap::open({.name = "mine"})->name(), "mine");
     EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "theirs"}); }), "belongs to another user"));
   });

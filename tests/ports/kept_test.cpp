@@ -1,0 +1,145 @@
+// Ports that stay, for users who may make none.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "net/kept_port.h"
+#include "net/port.h"
+#include "net/tap.h"
+#include "tests/ports/frames.h"
+#include "tests/ports/rate.h"
+#include "tests/support/namespace.h"
+
+namespace martlet {
+namespace {
+
+using test::arrived, test::error_of, test::in_namespace, test::measured, test::run_shell, test::send;
+using testing::ElementsAre, testing::HasSubstr, testing::IsEmpty;
+
+constexpr MacAddress kGuest = {0x52, 0x54, 0, 0, 0, 7};
+constexpr MacAddress kOther = {0x52, 0x54, 0, 0, 0, 8};
+constexpr uid_t kNobody = 65534;
+
+void make_bridge() { run_shell("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up"); }
+
+/// From now on this process is an ordinary user's, on a host where those may open /dev/net/tun, as on Debian.
+void become_nobody() {
+  ASSERT_EQ(::unshare(CLONE_NEWNS), 0);
+  ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  ASSERT_EQ(::mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=755"), 0);
+  ASSERT_EQ(::mknod("/dev/net/tun", S_IFCHR | 0666, ::makedev(10, 200)), 0);
+  ASSERT_EQ(::chmod("/dev/net/tun", 0666), 0);
+  ASSERT_EQ(::setresuid(kNobody, kNobody, kNobody), 0);
+}
+
+/// All that a port can leave behind besides the bridge.
+void expect_nothing_left() {
+  NetlinkSocket nftables{NETLINK_NETFILTER};
+  EXPECT_THAT(nft_tables(nftables), IsEmpty());
+  std::vector<std::string> links;
+  for (const auto& link : Rtnetlink{}.links()) {
+    if (link.name != "lo" && link.name != "br0") {
+      links.push_back(link.name);
+    }
+  }
+  EXPECT_THAT(links, IsEmpty());
+}
+
+KeptPort port_of(const PortPolicy& policy) {
+  return {.name = "jane0", .bridge = "br0", .owner = kNobody, .policy = policy};
+}
+
+TEST(KeptPort, IsItsOwnersWithFilterQueuesAndAddress) {
+  in_namespace([] {
+    make_bridge();
+    make_kept_port(port_of({.mac = kGuest, .isolation = Isolation::On}));
+    const auto far = Tap::on_bridge({.bridge = "br0", .guest = kOther});
+    become_nobody();
+    EXPECT_EQ(guest_address({.tap = "jane0"}), kGuest);
+    EXPECT_THAT(error_of([] { (void)guest_address({.tap = "jane0", .port = {.mac = kOther}}); }),
+                HasSubstr("-n mac=52:54:00:00:00:08: the port jane0 is for 52:54:00:00:00:07"));
+    const auto guest = Tap::open({.name = "jane0", .pairs = 2});
+    EXPECT_NE(guest->offloads() & kTso4, 0U);
+    EXPECT_TRUE(send(*guest, {.from = kGuest, .text = "own"}));
+    EXPECT_TRUE(send(*guest, {.from = kOther, .text = "foreign"}));
+    EXPECT_THAT(arrived(*far), ElementsAre("own"));
+    EXPECT_THAT(error_of([] { make_kept_port({.name = "mine", .bridge = "br0", .policy = {}}); }),
+                HasSubstr("net port mine: making a TAP needs CAP_NET_ADMIN"));
+    EXPECT_THROW(delete_kept_port("jane0"), HostError);
+    EXPECT_TRUE(Rtnetlink{}.find("jane0"));
+  });
+}
+
+TEST(KeptPort, ReadsBackAsItWasMadeAndGoesWithAllItHas) {
+  in_namespace([] {
+    make_bridge();
+    for (const auto spoof : {Spoof::Deny, Spoof::Allow}) {
+      for (const std::uint64_t rate : {0U, 3U << 20U}) {
+        const PortPolicy policy{
+            .mac = kGuest, .mtu = 1400, .spoof = spoof, .isolation = Isolation::On, .rate = rate, .burst = rate / 8};
+        EXPECT_EQ(make_kept_port(port_of(policy)), kGuest);
+        Rtnetlink netlink;
+        EXPECT_EQ(read_port(netlink, *netlink.find("jane0")), policy);
+        EXPECT_THAT(error_of([&] { make_kept_port(port_of(policy)); }), HasSubstr("jane0: is already there"));
+        delete_kept_port("jane0");
+        expect_nothing_left();
+      }
+    }
+    EXPECT_THAT(error_of([] { delete_kept_port("jane0"); }), HasSubstr("jane0: there is no such port"));
+    make_kept_port(port_of({.rate = 1000}));
+    run_shell("ip link delete jane0");  // behind our back
+    delete_kept_port("jane0");
+    expect_nothing_left();
+  });
+}
+
+TEST(KeptPort, HoldsTheRateEachWay) {
+  in_namespace([] {
+    make_bridge();
+    constexpr std::uint64_t kRate = 512U << 10U;  // the lab can overtake it, too
+    make_kept_port(port_of({.mac = kGuest, .rate = kRate}));
+    const auto guest = Tap::open({.name = "jane0"});
+    const auto far = Tap::on_bridge({.bridge = "br0", .guest = kOther});
+    const auto flood = [&](Tap& from, const MacAddress& sender) {
+      for (int i = 0; i < 5; ++i) {
+        EXPECT_TRUE(send(from, {.from = sender, .text = "x", .size = 1514}));
+      }
+      (void)arrived(*guest);
+      (void)arrived(*far);
+    };
+    EXPECT_NEAR(measured(far->name(), [&] { flood(*guest, kGuest); }) / kRate, 1, 0.05);
+    EXPECT_NEAR(measured("jane0", [&] { flood(*far, kOther); }) / kRate, 1, 0.05);
+    EXPECT_TRUE(send(*guest, {.from = kOther, .text = "foreign"}));
+    EXPECT_TRUE(send(*guest, {.from = kGuest, .tags = {0x8100000a}, .text = "tagged"}));
+    EXPECT_EQ(PortGuard::read("jane0")->foreign_senders, 1U);
+    EXPECT_EQ(PortGuard::read("jane0")->foreign_vlans, 1U);
+  });
+}
+
+TEST(KeptPort, IsNotHalfMade) {
+  in_namespace([] {
+    make_bridge();
+    run_shell("ip tuntap add dev others mode tap");
+    const std::pair<KeptPort, const char*> cases[] = {
+        {{.name = "jane0", .bridge = "br7"}, "net port jane0: --bridge br7: there is no such interface"},
+        {{.name = "jane0", .bridge = "lo"}, "is the loopback interface, not a bridge"},
+        {{.name = "a-name-much-too-long", .bridge = "br0"}, "too long"},
+        {{.name = "%d", .bridge = "br0"}, "not a name"},
+        {{.name = "others", .bridge = "br0"}, "others: is already there"},
+        {{.name = "jane0", .bridge = "br0", .policy = {.mtu = 9000}}, "mtu=9000: the network carries 1500"},
+    };
+    for (const auto& [port, why] : cases) {
+      EXPECT_THAT(error_of([&, it = &port] { make_kept_port(*it); }), HasSubstr(why));
+    }
+    EXPECT_THAT(error_of([] { delete_kept_port("others"); }), HasSubstr("was not made by martlet net port"));
+    EXPECT_THAT(error_of([] { delete_kept_port("br0"); }), HasSubstr("was not made by martlet net port"));
+    run_shell("ip link delete others");
+    expect_nothing_left();
+  });
+}
+
+}  // namespace
+}  // namespace martlet
