@@ -22,6 +22,7 @@
 #include "vmm/control.h"
 #include "vmm/debug/judge.h"
 #include "vmm/debug/junit.h"
+#include "vmm/debug/post_mortem.h"
 #include "vmm/debug/trace.h"
 #include "vmm/debug/verdict.h"
 #include "vmm/dump_command.h"
@@ -174,6 +175,24 @@ Ending run_on_terminal(Machine& machine, const Config& config) {
   return ending;
 }
 
+/// Where a guest stood that hung or ran out of time: by its kernel's symbols, if it or --vmlinux has any. Returns the
+/// first of those names.
+std::string name_places(Ending& ending, const Machine& machine, const std::string& vmlinux) {
+  if ((ending.kind != Ending::Kind::Hang && ending.kind != Ending::Kind::Timeout) ||
+      ending.detail.find("0x") == std::string::npos) {
+    return {};
+  }
+  try {
+    const auto cpus = machine.cpu_states();
+    auto named = name_addresses(ending.detail, find_symbols(machine.memory(), cpus, vmlinux, machine.vmcoreinfo()));
+    ending.detail = std::move(named.text);
+    return std::move(named.first);
+  } catch (const HostError& error) {
+    say(error.what());
+    return {};
+  }
+}
+
 Supervisor::Time start_of(const StartClock& clock) { return Supervisor::Time{std::chrono::nanoseconds{clock.begin()}}; }
 
 std::chrono::milliseconds elapsed_since(const StartClock& clock) {
@@ -236,7 +255,11 @@ Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) 
     machine.recorder()->write(*trace, clock);
     trace->finish();
   }
+  const auto where = name_places(ending, machine, command.vmlinux);
   auto verdict = judge.conclude(ending, elapsed_since(clock));
+  if (verdict.where.empty()) {
+    verdict.where = where;
+  }
   if (command.bundle && verdict.exit_code != 0) {
     bundles.write(to_json(verdict, command.command_line));
   }

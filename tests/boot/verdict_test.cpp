@@ -100,6 +100,16 @@ TEST(Hang, OfAKernelThatSpinsIsToldFromItsSilence) {
   EXPECT_EQ(ended.verdict["vcpu"], 0);
 }
 
+// Debian's kernel remembers its own symbols.
+TEST(Hang, IsNamedByTheKernelsFunction) {
+  const auto ended = boot(guest("halt -f\n", {"--hang-timeout", "4s"}));
+  SCOPED_TRACE(::testing::Message() << ended);
+  ASSERT_EQ(ended.verdict["verdict"], "hang");
+  const auto where = ended.verdict.value("where", "");
+  EXPECT_THAT(where, ::testing::MatchesRegex("[a-z_]*halt[a-z_]*\\+0x[0-9a-f]+/0x[0-9a-f]+|stop_this_cpu\\+.*"));
+  EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("halted with interrupts off at " + where));
+}
+
 TEST(Hang, OfAKernelThatSleepsForEver) {
   const auto ended = boot(guest("insmod /crash/halt.ko\n", {"--hang-timeout", "4s"}));
   SCOPED_TRACE(::testing::Message() << ended);

@@ -183,6 +183,20 @@ TEST(Backtrace, OfAUsersProgramIsOneFrame) {
   EXPECT_EQ(format_backtrace(backtrace(kernel.memory, cpu, {}), {}), " user code at 0x401000\n");
 }
 
+TEST(NameAddresses, WhereTheyHaveNames) {
+  const auto symbols = Symbols::parse_map(
+      "ffffffff81000000 T _text\nffffffff81000100 T do_idle\nffffffff81000300 T schedule\nffffffff81000400 T _etext\n");
+  const auto named = name_addresses("vCPU 0 runs at 0xffffffff81000110, vCPU 1 at 0xffffffff81000300 and 0x1", symbols);
+  EXPECT_EQ(named.text, "vCPU 0 runs at do_idle+0x10/0x200, vCPU 1 at schedule+0x0/0x100 and 0x1");
+  EXPECT_EQ(named.first, "do_idle+0x10/0x200");
+  for (const char* text : {"", "0x", "0", "at 0xg", "0x0x0x", "0x11111111111111111111"}) {
+    const auto unnamed = name_addresses(text, symbols);
+    EXPECT_EQ(unnamed.text, text);
+    EXPECT_EQ(unnamed.first, "");
+  }
+  EXPECT_EQ(name_addresses("at 0xffffffff81000110", {}).text, "at 0xffffffff81000110");
+}
+
 TEST(PostMortem, SaysWhatItHasNot) {
   const FakeKernel kernel;
   const auto cpu = kernel.cpu(kText, kStack);

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <system_error>
+#include <utility>
 
 #include "vmm/debug/elf_file.h"
 #include "vmm/debug/kallsyms.h"
@@ -55,6 +58,15 @@ void add_guests_own(const GuestMemory& memory, PostMortem& result) {
   }
 }
 
+void find_code(const GuestMemory& memory, std::span<const CpuState> cpus, const std::string& vmlinux,
+               PostMortem& result) {
+  if (!vmlinux.empty()) {
+    const auto text = result.info || cpus.empty() ? std::nullopt : find_kernel_text(memory, cpus.front());
+    result.code = code_of_file(vmlinux, text, result).value_or(KernelCode{});
+  }
+  add_guests_own(memory, result);
+}
+
 std::string describe_cpu(const GuestMemory& memory, const CpuState& cpu, std::size_t number, const KernelCode& code) {
   const bool interrupts = (cpu.regs.rflags & kInterruptFlag) != 0;
   return fmt::format("vCPU {}: {}, {}, interrupts {}\n{}{}", number,
@@ -93,11 +105,7 @@ PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus, co
   if (result.info && !result.log) {
     result.remarks.emplace_back("no dmesg: VMCOREINFO does not lead to the kernel's log");
   }
-  if (!vmlinux.empty()) {
-    const auto text = result.info || cpus.empty() ? std::nullopt : find_kernel_text(memory, cpus.front());
-    result.code = code_of_file(vmlinux, text, result).value_or(KernelCode{});
-  }
-  add_guests_own(memory, result);
+  find_code(memory, cpus, vmlinux, result);
   if (result.code.symbols.empty()) {
     result.remarks.emplace_back("no symbols: give the kernel's vmlinux or System.map");
   }
@@ -109,6 +117,38 @@ PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus, co
     result.cpus += describe_cpu(memory, cpus[i], i, result.code);
   }
   return result;
+}
+
+Symbols find_symbols(const GuestMemory& memory, std::span<const CpuState> cpus, const std::string& vmlinux,
+                     std::optional<GuestRange> vmcoreinfo) {
+  PostMortem result{.info = find_vmcoreinfo(memory, vmcoreinfo)};
+  find_code(memory, cpus, vmlinux, result);
+  return std::move(result.code.symbols);
+}
+
+NamedText name_addresses(std::string_view text, const Symbols& symbols) {
+  constexpr std::string_view kPrefix = "0x";
+  NamedText named;
+  while (!text.empty()) {
+    const auto at = std::min(text.find(kPrefix), text.size());
+    named.text += text.substr(0, at);
+    text.remove_prefix(at);
+    if (text.empty()) {
+      break;
+    }
+    std::uint64_t address = 0;
+    const auto* const end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data() + kPrefix.size(), end, address, 16);
+    const auto word = error == std::errc{} ? text.substr(0, static_cast<std::size_t>(stop - text.data())) : kPrefix;
+    const bool known = error == std::errc{} && symbols.find(address).has_value();
+    const auto name = known ? symbols.describe(address) : std::string{word};
+    named.text += name;
+    if (known && named.first.empty()) {
+      named.first = name;
+    }
+    text.remove_prefix(word.size());
+  }
+  return named;
 }
 
 }  // namespace martlet

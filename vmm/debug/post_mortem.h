@@ -3,6 +3,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "vmm/base/guest_memory.h"
@@ -28,6 +29,17 @@ struct PostMortem {
 /// Throws HostError when the file cannot be read.
 [[nodiscard]] PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus,
                                  const std::string& vmlinux = {}, std::optional<GuestRange> vmcoreinfo = {});
+
+/// The symbols alone, found in the same way.
+[[nodiscard]] Symbols find_symbols(const GuestMemory& memory, std::span<const CpuState> cpus,
+                                   const std::string& vmlinux = {}, std::optional<GuestRange> vmcoreinfo = {});
+
+struct NamedText {
+  std::string text{};
+  std::string first{};  ///< the first of the names; "" if there is none
+};
+/// A line for people, with the names of functions in the place of the addresses ("0xffffffff81a0b2c3") that have one.
+[[nodiscard]] NamedText name_addresses(std::string_view text, const Symbols& symbols);
 
 /// A vCPU's registers, a few to a line.
 [[nodiscard]] std::string format_registers(const CpuState& cpu);
