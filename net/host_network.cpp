@@ -217,7 +217,9 @@ std::vector<InterfaceAddress> host_addresses() {
     const auto* const local = find<ifaddrmsg>(answer, IFA_LOCAL);
     const auto* const address = local != nullptr ? local : find<ifaddrmsg>(answer, IFA_ADDRESS);
     InterfaceAddress entry{.index = static_cast<int>(header.ifa_index),
-                           .address = {.family = header.ifa_family, .prefix = header.ifa_prefixlen}};
+                           .address = {.family = header.ifa_family, .prefix = header.ifa_prefixlen},
+                           .is_link_local = header.ifa_family == AF_INET6 && header.ifa_scope == RT_SCOPE_LINK,
+                           .is_lasting = (flags_of(answer) & IFA_F_PERMANENT) != 0};
     if (address != nullptr && mnl_attr_get_payload_len(address) == entry.address.size()) {
       std::memcpy(entry.address.bytes.data(), mnl_attr_get_payload(address), entry.address.size());
       found.push_back(entry);
@@ -248,6 +250,18 @@ bool carries_default_route(int index) {
   return std::ranges::any_of(routes_of(index), [](const NetlinkAnswer& route) {
     return route.extra<rtmsg>().rtm_dst_len == 0 && route.extra<rtmsg>().rtm_type == RTN_UNICAST;
   });
+}
+
+std::vector<std::string> default_gateways(int index) {
+  std::vector<std::string> found;
+  for (const auto& route : routes_of(index)) {
+    const auto* const gateway = find<rtmsg>(route, RTA_GATEWAY);
+    if (route.extra<rtmsg>().rtm_dst_len == 0 && gateway != nullptr) {
+      found.push_back(text_of_ip(
+          {static_cast<const std::uint8_t*>(mnl_attr_get_payload(gateway)), mnl_attr_get_payload_len(gateway)}));
+    }
+  }
+  return found;
 }
 
 void move_host_network(Rtnetlink& netlink, const Link& from, const Link& to) {

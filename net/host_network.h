@@ -11,6 +11,8 @@ namespace martlet {
 struct InterfaceAddress {
   int index = 0;
   HostAddress address{};
+  bool is_link_local = false;  ///< IPv6's, which each interface has by itself
+  bool is_lasting = true;      ///< not lent by DHCP or a router
 };
 
 /// All of them. Throws HostError.
@@ -21,6 +23,9 @@ struct InterfaceAddress {
 
 /// Whether the interface is the way to everywhere that no other route knows. Throws HostError.
 [[nodiscard]] bool carries_default_route(int index);
+
+/// The gateways of its default routes. Throws HostError.
+[[nodiscard]] std::vector<std::string> default_gateways(int index);
 
 /// Moves the host's addresses and routes from one interface to another, each just as it is: it is added there before
 /// it goes here, so that the host can be reached at any moment. What is there already is left; so moving back heals a

@@ -15,6 +15,7 @@
 #include "net/bridge.h"
 #include "net/dnsmasq.h"
 #include "net/host_network.h"
+#include "net/networkd.h"
 #include "net/port_bridge.h"
 #include "net/switch_filter.h"
 #include "vmm/base/error.h"
@@ -77,6 +78,10 @@ void refuse_nonsense(const SwitchOptions& wanted) {
   const auto odd = [](const auto& it) { return it.family == AF_INET ? it.prefix > 30 : it.prefix != 64; };
   if (wanted.dhcp && std::ranges::any_of(wanted.addresses, odd)) {
     fail(name, "--dhcp wants an IPv4 network of /30 or larger, and an IPv6 network of /64");
+  }
+  if (wanted.persistent && wanted.mode == SwitchMode::Private) {
+    fail(name,
+         "systemd-networkd cannot keep the host out of it, so private is not --persistent; run this at each boot");
   }
   if (wanted.dhcp && wanted.addresses.empty()) {
     fail(name, "--dhcp wants an --address, like 10.0.0.1/24, whose network it hands out");
@@ -181,12 +186,32 @@ void tear_down(Rtnetlink& netlink, const Link& bridge, SwitchMark mark) {
   mark.finished = false;
   set_mark(netlink, bridge.index, mark);
   clear_surroundings(bridge.name);
+  if (mark.options.persistent) {
+    remove_networkd_files(mark.options);
+  }
   if (mark.options.mode == SwitchMode::External) {
     leave_uplink(netlink, bridge, mark);
   }
   if (const int error = netlink.remove(bridge.index); error != ENODEV) {
     expect_done(error, bridge.name, "delete it");
   }
+}
+
+void make_persistent(Rtnetlink& netlink, const SwitchMark& mark, SwitchNews& news) {
+  const auto& name = mark.options.name;
+  const auto bridge = netlink.find(name);
+  NetworkdSwitch again{.mark = mark, .address = bridge ? bridge->address : MacAddress{}};
+  for (const auto& it : host_addresses()) {
+    if (bridge && it.index == bridge->index && it.is_lasting && !it.is_link_local) {
+      again.addresses.push_back(it.address);
+    }
+  }
+  again.gateways = bridge ? default_gateways(bridge->index) : std::vector<std::string>{};
+  write_networkd_files(again);
+  news.lines.push_back(
+      fmt::format("switch {}: systemd-networkd makes it again at boot, if it is enabled: "
+                  "/etc/systemd/network/10-martlet-{}.*",
+                  name, name));
 }
 
 // --- What makes a bridge a switch of each mode
@@ -306,6 +331,9 @@ SwitchNews create_switch(const SwitchOptions& wanted) {
       case SwitchMode::External:
         make_external(netlink, *bridge, *uplink);
         break;
+    }
+    if (wanted.persistent) {
+      make_persistent(netlink, mark, news);
     }
     mark.finished = true;
     set_mark(netlink, bridge->index, mark);

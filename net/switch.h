@@ -25,6 +25,7 @@ struct SwitchOptions {
   std::vector<HostAddress> addresses{};  ///< Internal: the host's
   bool dhcp = false;                     ///< Internal: guests get addresses and names by dnsmasq
   bool nat = false;                      ///< Internal: guests reach what the host reaches, by its address
+  bool persistent = false;               ///< made again by systemd-networkd when the host boots
   bool may_move_default_route = false;   ///< External: the uplink may be what the host depends on
 };
 

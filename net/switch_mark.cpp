@@ -53,6 +53,7 @@ std::string to_alias(const SwitchMark& mark) {
   }
   alias += options.dhcp ? " dhcp" : "";
   alias += options.nat ? " nat" : "";
+  alias += options.persistent ? " persistent" : "";
   alias += mark.uplink_was_down ? " uplink-was-down" : "";
   return alias;
 }
@@ -76,6 +77,7 @@ std::optional<SwitchMark> read_mark(const Link& link) {
     }
     mark.options.dhcp |= word == "dhcp";
     mark.options.nat |= word == "nat";
+    mark.options.persistent |= word == "persistent";
     mark.uplink_was_down |= word == "uplink-was-down";
   }
   return mark;

@@ -94,6 +94,8 @@ void add_create(CLI::App& net, NetCommand& chosen) {
   create_app.add_flag("--dhcp", given->options.dhcp, "internal: guests get addresses and names (by dnsmasq)");
   create_app.add_flag("--nat", given->options.nat,
                       "internal: guests reach by IPv4 what the host reaches, by its address");
+  create_app.add_flag("--persistent", given->options.persistent,
+                      "Have systemd-networkd make it again when the host boots");
 }
 
 // --- list, show

@@ -257,6 +257,42 @@ TEST(Switch, WithoutDnsmasqItNamesThePackage) {
   });
 }
 
+/// A mount namespace in which this is an empty directory.
+void hide(const std::string& directory) {
+  check(::unshare(CLONE_NEWNS), "unshare");
+  run_shell("mount --make-rprivate / && mkdir -p " + directory + " && mount -t tmpfs none " + directory);
+}
+
+TEST(Switch, PersistentIsWhatNetworkdMakesAgainUntilItIsDeleted) {
+  in_namespace([] {
+    hide("/etc/systemd");
+    furnish_uplink();
+    make({.name = "br1", .addresses = {ip("10.7.0.1/24")}, .nat = true, .persistent = true});
+    auto options = external();
+    options.persistent = true;
+    make(options);
+    const std::string folder = "/etc/systemd/network/10-martlet-";
+    const auto text = [&](const char* file) { return read_file(folder + file); };
+    EXPECT_THAT(text("br1.netdev"),
+                AllOf(HasSubstr("Name=br1\nKind=bridge\n"), HasSubstr("STP=no\nForwardDelaySec=0\n")));
+    EXPECT_THAT(text("br1.link"), HasSubstr("Alias=martlet internal address=10.7.0.1/24 nat persistent\n"));
+    EXPECT_THAT(text("br1.network"), HasSubstr("Address=10.7.0.1/24\nIPMasquerade=ipv4\n"));
+    EXPECT_THAT(text("br0.network"), AllOf(HasSubstr("Address=10.0.0.2/24\n"), HasSubstr("Gateway=10.0.0.1\n"),
+                                           HasSubstr("Gateway=fd00::1\n"), testing::Not(HasSubstr("10.9.0.1")),
+                                           testing::Not(HasSubstr("fe80"))));
+    EXPECT_THAT(text("br0-uplink.network"), HasSubstr("Name=eth0\n\n[Network]\nBridge=br0\n"));
+    EXPECT_THAT(create_switch(options).lines.at(0), HasSubstr("there already"));
+    unmake("br1");
+    unmake("br0");
+    EXPECT_EQ(output_of("ls /etc/systemd/network"), "");
+    EXPECT_THAT(refusal({.name = "br0", .mode = SwitchMode::Private, .persistent = true}), HasSubstr("at each boot"));
+    // And when the files cannot be written, nothing is left.
+    run_shell("mount -o remount,ro /etc/systemd");
+    EXPECT_THAT(refusal({.name = "br1", .persistent = true}), HasSubstr("/etc/systemd/network/10-martlet-br1.netdev"));
+    EXPECT_FALSE(there_is("br1"));
+  });
+}
+
 TEST(Switch, DnsmasqGoesWithTheSwitch) {
   in_namespace([] {
     if (!shell_says("PATH=$PATH:/usr/sbin command -v dnsmasq >/dev/null")) {

@@ -1,0 +1,93 @@
+#include "net/networkd.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <string_view>
+
+#include "vmm/base/error.h"
+#include "vmm/base/fd.h"
+
+namespace martlet {
+namespace {
+
+constexpr const char* kFolder = "/etc/systemd/network";
+
+std::string path_of(const std::string& name, std::string_view rest) {
+  return fmt::format("{}/10-martlet-{}{}", kFolder, name, rest);
+}
+
+std::string network_of_host(const NetworkdSwitch& it) {
+  std::string text;
+  for (const auto& address : it.addresses) {
+    text += "Address=" + to_string(address) + "\n";
+  }
+  for (const auto& gateway : it.gateways) {
+    text += "Gateway=" + gateway + "\n";
+  }
+  return it.addresses.empty() ? "DHCP=yes\n" : text;
+}
+
+std::string network_of_guests(const SwitchOptions& options) {
+  std::string text = "ConfigureWithoutCarrier=yes\n";
+  for (const auto& address : options.addresses) {
+    text += "Address=" + to_string(address) + "\n";
+  }
+  text += options.dhcp ? "DHCPServer=yes\n" : "";
+  text += options.nat ? "IPMasquerade=ipv4\n" : "";
+  return text;
+}
+
+}  // namespace
+
+std::vector<NetworkdFile> networkd_files(const NetworkdSwitch& it) {
+  const auto& options = it.mark.options;
+  const auto& name = options.name;
+  const bool external = options.mode == SwitchMode::External;
+  const auto begin = fmt::format("# Made by martlet net create {}; martlet net delete {} takes it away.\n", name, name);
+  auto mark = it.mark;
+  mark.finished = true;
+  std::vector<NetworkdFile> files{
+      {.path = path_of(name, ".netdev"),
+       .text = fmt::format("{}[NetDev]\nName={}\nKind=bridge\nMACAddress={}\n\n[Bridge]\nSTP=no\nForwardDelaySec=0\n"
+                           "MulticastSnooping=no\nVLANFiltering=yes\n",
+                           begin, name, to_string(it.address))},
+      {.path = path_of(name, ".link"),
+       .text = fmt::format("{}[Match]\nOriginalName={}\n\n[Link]\nAlias={}\nMACAddressPolicy=none\n", begin, name,
+                           to_alias(mark))},
+      {.path = path_of(name, ".network"),
+       .text = fmt::format("{}[Match]\nName={}\n\n[Network]\n{}", begin, name,
+                           external ? network_of_host(it) : network_of_guests(options))}};
+  if (external) {
+    files.push_back({.path = path_of(name, "-uplink.network"),
+                     .text = fmt::format("{}[Match]\nName={}\n\n[Network]\nBridge={}\n\n[BridgeVLAN]\nVLAN=1-4094\n"
+                                         "PVID=1\nEgressUntagged=1\n",
+                                         begin, options.uplink, name)});
+  }
+  return files;
+}
+
+void write_networkd_files(const NetworkdSwitch& it) {
+  std::error_code trouble;
+  std::filesystem::create_directories(kFolder, trouble);
+  for (const auto& file : networkd_files(it)) {
+    const Fd fd = open_file(file.path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (::write(fd.get(), file.text.data(), file.text.size()) != static_cast<ssize_t>(file.text.size())) {
+      fail_errno(errno, "cannot write " + file.path);
+    }
+  }
+}
+
+void remove_networkd_files(const SwitchOptions& options) {
+  for (const auto& file : networkd_files({.mark = {.options = options}})) {
+    if (::access(file.path.c_str(), F_OK) == 0 && ::unlink(file.path.c_str()) != 0) {
+      fail_errno(errno, "cannot remove " + file.path);
+    }
+  }
+}
+
+}  // namespace martlet

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "net/address.h"
+#include "net/switch.h"
+
+namespace martlet {
+
+/// A switch as systemd-networkd(8) makes it again when the host boots.
+struct NetworkdSwitch {
+  SwitchMark mark{};
+  MacAddress address{};
+  /// External: what the host has there, and the gateways of its default routes. Without: by DHCP.
+  std::vector<HostAddress> addresses{};
+  std::vector<std::string> gateways{};
+};
+
+struct NetworkdFile {
+  std::string path{};
+  std::string text{};
+};
+[[nodiscard]] std::vector<NetworkdFile> networkd_files(const NetworkdSwitch& it);
+
+/// Throws HostError: some may be written then.
+void write_networkd_files(const NetworkdSwitch& it);
+/// Those that are there.
+void remove_networkd_files(const SwitchOptions& options);
+
+}  // namespace martlet
