@@ -10,13 +10,15 @@
 #include "net/port.h"
 #include "net/tap.h"
 #include "tests/ports/frames.h"
+#include "tests/ports/left.h"
 #include "tests/ports/rate.h"
 #include "tests/support/namespace.h"
 
 namespace martlet {
 namespace {
 
-using test::arrived, test::error_of, test::in_namespace, test::measured, test::run_shell, test::send;
+using test::arrived, test::error_of, test::expect_nothing_left, test::in_namespace, test::measured, test::run_shell,
+    test::send;
 using testing::ElementsAre, testing::HasSubstr, testing::IsEmpty;
 
 constexpr MacAddress kGuest = {0x52, 0x54, 0, 0, 0, 7};
@@ -33,19 +35,6 @@ void become_nobody() {
   ASSERT_EQ(::mknod("/dev/net/tun", S_IFCHR | 0666, ::makedev(10, 200)), 0);
   ASSERT_EQ(::chmod("/dev/net/tun", 0666), 0);
   ASSERT_EQ(::setresuid(kNobody, kNobody, kNobody), 0);
-}
-
-/// All that a port can leave behind besides the bridge.
-void expect_nothing_left() {
-  NetlinkSocket nftables{NETLINK_NETFILTER};
-  EXPECT_THAT(nft_tables(nftables), IsEmpty());
-  std::vector<std::string> links;
-  for (const auto& link : Rtnetlink{}.links()) {
-    if (link.name != "lo" && link.name != "br0") {
-      links.push_back(link.name);
-    }
-  }
-  EXPECT_THAT(links, IsEmpty());
 }
 
 KeptPort port_of(const PortPolicy& policy) {
