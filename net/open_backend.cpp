@@ -5,7 +5,9 @@
 #include <string>
 #include <utility>
 
+#include "net/passt.h"
 #include "net/pcap_backend.h"
+#include "net/stream_backend.h"
 #include "net/tap.h"
 #include "vmm/base/error.h"
 
@@ -19,20 +21,27 @@ std::unique_ptr<NetBackend> open_way(const NetOptions& options, const MacAddress
   if (!options.tap.empty()) {
     return Tap::open({.name = options.tap, .pairs = options.queues});
   }
+  if (options.user) {
+    const PasstOptions passt{.mtu = options.port.mtu.value_or(PasstOptions::kMostMtu), .forwards = options.forwards};
+    return std::make_unique<StreamBackend>(start_passt(passt), passt.mtu);
+  }
   return Tap::inherit(options.fd.value_or(-1));
 }
 
-std::string name_of_way(const NetOptions& options) {
+}  // namespace
+
+std::string describe_way(const NetOptions& options) {
   if (!options.bridge.empty()) {
     return "bridge=" + options.bridge;
   }
   if (!options.tap.empty()) {
     return "tap=" + options.tap;
   }
+  if (options.user) {
+    return "user";
+  }
   return fmt::format("fd={}", options.fd.value_or(-1));
 }
-
-}  // namespace
 
 std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAddress& guest, const Say& say) {
   auto backend = open_way(options, guest);
@@ -45,7 +54,7 @@ std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAdd
   }
   return std::make_unique<PcapBackend>(
       std::move(backend),
-      PcapWriter::Options{.path = options.pcap, .interface = {.name = name_of_way(options), .mac = guest}}, say);
+      PcapWriter::Options{.path = options.pcap, .interface = {.name = describe_way(options), .mac = guest}}, say);
 }
 
 }  // namespace martlet

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "net/passt.h"
 #include "vmm/base/error.h"
 #include "vmm/base/options.h"
 
@@ -27,6 +28,10 @@ NetOptions parse_net(std::string_view text) {
       }
     }
   }
+  net.user = options.take_flag("user").value_or(false);
+  for (const auto& forward : options.take_all("hostfwd")) {
+    net.forwards.push_back(parse_host_forward(forward));
+  }
   const auto policy = options.take("policy");
   net.port = take_policy(options, policy ? read_policy_file(*policy) : PortPolicy{}, "-n ");
   if (const auto queues = options.take_number("queues", {.min = 1, .max = kMaxNetPairs})) {
@@ -39,9 +44,18 @@ NetOptions parse_net(std::string_view text) {
   net.pcap = options.take("pcap").value_or("");
   options.finish();
 
-  const int ways = (net.bridge.empty() ? 0 : 1) + (net.tap.empty() ? 0 : 1) + (net.fd ? 1 : 0);
+  const int ways = (net.bridge.empty() ? 0 : 1) + (net.tap.empty() ? 0 : 1) + (net.fd ? 1 : 0) + (net.user ? 1 : 0);
   if (ways != 1) {
-    throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME and fd=N"};
+    throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME, fd=N and user"};
+  }
+  if (!net.forwards.empty() && !net.user) {
+    throw HostError{"-n hostfwd= goes with user only: on a network of its own the guest can be reached anyway"};
+  }
+  if (net.user && (net.queues != 1 || net.vhost == Vhost::On)) {
+    throw HostError{"-n user has one queue pair and no vhost-net: its frames go through passt"};
+  }
+  if (net.user && net.port.mtu.value_or(0) > PasstOptions::kMostMtu) {
+    throw HostError{fmt::format("-n user,mtu={}: passt carries {} at most", *net.port.mtu, PasstOptions::kMostMtu)};
   }
   if (net.fd && net.queues != 1) {
     throw HostError{"-n fd=N has one queue pair; for several give tap=NAME or bridge=NAME"};

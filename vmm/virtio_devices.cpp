@@ -29,13 +29,17 @@ std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory
   const virtio::RateLimits limits{.bytes = options.port.rate, .burst = options.port.burst};
   // On a bridge the port's own queue, in the kernel, limits what goes to the guest.
   const bool by_port = !options.bridge.empty();
-  return std::make_unique<virtio::Net>(loop, open_backend(options, mac, say),
-                                       virtio::Net::Options{.mac = mac,
-                                                            .mtu = options.port.mtu.value_or(0),
-                                                            .to_guest = by_port ? virtio::RateLimits{} : limits,
-                                                            .from_guest = limits,
-                                                            .vhost = options.vhost,
-                                                            .memory = &memory});
+  return std::make_unique<virtio::Net>(
+      loop, open_backend(options, mac, say),
+      virtio::Net::Options{.mac = mac,
+                           .mtu = options.port.mtu.value_or(0),
+                           .to_guest = by_port ? virtio::RateLimits{} : limits,
+                           .from_guest = limits,
+                           .vhost = options.vhost,
+                           .memory = &memory,
+                           .lost = [way = describe_way(options)] {
+                             say("-n " + way + " has ended: the cable of its network card is out");
+                           }});
 }
 
 }  // namespace

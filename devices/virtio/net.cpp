@@ -36,6 +36,7 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
       mac_{options.mac},
       receive_pace_{loop, options.to_guest, [this] { run_everything(); }},
       transmit_pace_{loop, options.from_guest, [this] { run_everything(); }},
+      lost_{options.lost},
       config_{.mac = mac_,
               .status = kLinkUp,
               .max_pairs = backend_->pairs(),
@@ -63,6 +64,7 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
 }
 
 Net::~Net() {
+  lost_ = nullptr;
   stop();
   backend_gone();
   loop_.unwatch(again_.get());
@@ -255,6 +257,9 @@ void Net::backend_gone() noexcept {
   }
   loop_.unwatch(backend_->link_fd());
   set_link(Link::Down);
+  if (lost_) {
+    lost_();
+  }
 }
 
 void Net::set_link(Link link) noexcept {

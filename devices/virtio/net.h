@@ -32,6 +32,7 @@ class Net final : public VirtioDevice {
     RateLimits from_guest{};              ///< keeps vhost-net out of this direction
     Vhost vhost = Vhost::Off;             ///< with On the host must have it
     const GuestMemory* memory = nullptr;  ///< what vhost-net is given; outlives the device
+    std::function<void()> lost{};         ///< no frame will ever come again; on the event loop's thread
   };
   struct Statistics {
     NetCounters received{};  ///< by the guest
@@ -119,6 +120,7 @@ class Net final : public VirtioDevice {
   std::vector<Pair> pairs_;
   Fd again_ = make_eventfd();  // signalled when a queue has had its turn and has more to do
   bool gone_ = false;          // the backend
+  std::function<void()> lost_;
 
   // What the driver knows and set.
   std::mutex config_mutex_;  // guards config_, which vCPU threads read

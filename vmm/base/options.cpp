@@ -54,9 +54,6 @@ Options::Options(std::string_view text, std::string_view what) : what_{what} {
       throw HostError{fmt::format("{}: '{}' has an empty item; write it like key=value,key=value", what, text)};
     }
     const auto key = item.substr(0, equals);
-    if (std::ranges::find(items_, key, &Item::key) != items_.end()) {
-      throw HostError{fmt::format("{}: {} is given twice", what, key)};
-    }
     items_.push_back({.key = key});
     if (equals != std::string::npos) {
       items_.back().value = item.substr(equals + 1);
@@ -69,6 +66,9 @@ Options::Item* Options::find(std::string_view key) {
   const auto found = std::ranges::find(items_, key, &Item::key);
   if (found == items_.end() || found->taken) {
     return nullptr;
+  }
+  if (std::ranges::count(items_, key, &Item::key) > 1) {
+    throw HostError{fmt::format("{}: {} is given twice", what_, key)};
   }
   found->taken = true;
   return &*found;
@@ -83,6 +83,21 @@ std::optional<std::string> Options::take(std::string_view key) {
     throw HostError{fmt::format("{} needs a value", name_of(key))};
   }
   return item->value;
+}
+
+std::vector<std::string> Options::take_all(std::string_view key) {
+  known_.emplace_back(key);
+  std::vector<std::string> values;
+  for (auto& item : items_) {
+    if (item.key == key) {
+      if (!item.value || item.value->empty()) {
+        throw HostError{fmt::format("{} needs a value", name_of(key))};
+      }
+      item.taken = true;
+      values.push_back(*item.value);
+    }
+  }
+  return values;
 }
 
 std::optional<std::string> Options::take_first(std::string_view key) {

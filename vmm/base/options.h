@@ -14,7 +14,7 @@
 
 namespace martlet {
 
-/// "key=value,key=value,…". A comma within a value is written twice. Each key is taken once, by name; what
+/// "key=value,key=value,…". A comma within a value is written twice. Each key is taken by name; what
 /// nobody took is refused by finish(). All of it throws HostError that names the option.
 class Options {
  public:
@@ -23,7 +23,9 @@ class Options {
 
   /// The value of `key`, nothing when it is not there.
   [[nodiscard]] std::optional<std::string> take(std::string_view key);
-  /// The same, but the first item of the list may leave "key=" out. To be called before other take…().
+  /// The values of all items with this key, in order: for what may be given several times.
+  [[nodiscard]] std::vector<std::string> take_all(std::string_view key);
+  /// The same as take(), but the first item of the list may leave "key=" out. To be called before other take…().
   [[nodiscard]] std::optional<std::string> take_first(std::string_view key);
   /// "on" or "off"; the key alone is "on".
   [[nodiscard]] std::optional<bool> take_flag(std::string_view key);
