@@ -66,8 +66,20 @@ TEST(Options, RefuseWhatNobodyKnowsAndSuggestTheNearest) {
   EXPECT_THAT(refusal([&] { bare.finish(); }), HasSubstr("'extra' is unknown"));
 }
 
+TEST(Options, AreGivenOnceUnlessAllAreWanted) {
+  EXPECT_THAT(refusal([] { static_cast<void>(Options("a,a=1", "--thing").take("a")); }), HasSubstr("a is given twice"));
+  EXPECT_THAT(refusal([] { static_cast<void>(Options("a,a", "--thing").take_flag("a")); }), HasSubstr("given twice"));
+  Options options{"a=1,b=2,a=3", "--thing"};
+  EXPECT_EQ(options.take_all("a"), (std::vector<std::string>{"1", "3"}));
+  EXPECT_EQ(options.take("b"), "2");
+  EXPECT_TRUE(options.take_all("c").empty());
+  options.finish();
+  EXPECT_THAT(refusal([] { static_cast<void>(Options("a=1,a", "--thing").take_all("a")); }),
+              HasSubstr("needs a value"));
+}
+
 TEST(Options, RefuseBadListsAndValuesByName) {
-  for (const auto* text : {"", ",", "a,", "=x", "a=1,,=2,", "a,a=1"}) {
+  for (const auto* text : {"", ",", "a,", "=x", "a=1,,=2,"}) {
     EXPECT_THROW((Options{text, "--thing"}), HostError) << text;
   }
   Options options{"f=yes,n=8,m=1x,s=big,colour=blue,e=,b", "--thing"};
