@@ -27,13 +27,17 @@ TEST(RunOnABridge, LeavesNothingWheneverItIsKilled) {
                 "bridge=br0,rate=1M,isolated=on,queues=2", "-n", "bridge=br0", nullptr);
         ::_exit(1);
       }
+      Rtnetlink netlink;
+      for (int tries = 0; round % 2 != 0 && tries < 5000 && !netlink.find("mlt0"); ++tries) {
+        ::usleep(1000);  // half of them once the port is there, however long the program takes to start
+      }
       ::usleep(static_cast<useconds_t>(round * 2003));
-      running += Rtnetlink{}.find("mlt0") ? 1 : 0;
+      running += netlink.find("mlt0") ? 1 : 0;
       ::kill(martlet, SIGKILL);
       ::waitpid(martlet, nullptr, 0);
       test::expect_nothing_left();
     }
-    EXPECT_GT(running, 0);
+    EXPECT_GE(running, 25);
   });
 }
 
