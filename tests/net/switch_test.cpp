@@ -4,18 +4,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "net/tap.h"
-#include "tests/net/world.h"
+#include "tests/net/switches.h"
 #include "tests/support/subprocess.h"
 
 namespace martlet {
@@ -24,55 +20,6 @@ namespace {
 using namespace test;
 using testing::AllOf;
 using testing::HasSubstr;
-
-HostAddress ip(const char* text) { return parse_host_address(text, ""); }
-bool there_is(const std::string& interface) { return Rtnetlink{}.find(interface).has_value(); }
-std::string refusal(const SwitchOptions& options) {
-  return error_of([&] { static_cast<void>(create_switch(options)); });
-}
-void make(const SwitchOptions& options) { static_cast<void>(create_switch(options)); }
-void unmake(const std::string& name) { static_cast<void>(delete_switch({.name = name})); }
-/// The DHCP servers of this network namespace.
-std::string servers() {
-  return output_of(R"sh(for it in /proc/[0-9]*; do
-    [ "$(readlink $it/ns/net)" != "$(readlink /proc/self/ns/net)" ] || tr '\0' ' ' <$it/cmdline
-  done 2>/dev/null | grep -a -o 'martlet-dnsmasq-br[0-9]' || true)sh");
-}
-
-/// An uplink with whatever a host may have on it.
-void furnish_uplink() {
-  run_shell(R"(set -e
-    ip link set lo up
-    ip link add eth0 mtu 1400 type veth peer name far; ip link set far up; ip link set eth0 up
-    ip link add eth1 type veth peer name far1; ip link set far1 up; ip link set eth1 up
-    ip addr add 10.0.0.2/24 brd + dev eth0
-    ip addr add 10.0.0.3/24 dev eth0
-    ip addr add 192.168.7.1/24 dev eth0 label eth0:1 metric 77
-    ip addr add 10.9.0.1 peer 10.9.0.2/32 dev eth0 valid_lft 5000 preferred_lft 3000
-    ip addr add 10.8.0.1/24 dev eth0 noprefixroute scope link
-    ip addr add 10.1.1.1/24 dev eth1
-    ip addr add fd00::2/64 dev eth0 nodad
-    ip addr add fd00::3/64 dev eth0
-    ip addr add fd01::3/64 dev eth0 valid_lft 4000 preferred_lft 2000 noprefixroute
-    ip addr add fd02::3/64 dev eth0 metric 99
-    ip addr add fd03::3/64 dev eth0 preferred_lft 0
-    ip route add default via 10.0.0.1 dev eth0 metric 50 src 10.0.0.3
-    ip route add default via 10.1.1.2 dev eth1 metric 500
-    ip route add 172.16.0.0/12 via 10.0.0.9 dev eth0 mtu lock 1300 advmss 1200 initcwnd 20 proto static
-    ip route add 172.20.0.0/16 dev eth0 scope link table 99
-    ip route add 172.21.0.0/16 nexthop via 10.0.0.7 dev eth0 weight 2 nexthop via 10.1.1.7 dev eth1 weight 3
-    ip route add 1.2.3.4/32 via 99.1.1.1 dev eth0 onlink
-    ip route add 10.8.0.0/24 dev eth0 proto kernel scope link src 10.8.0.1 metric 100
-    ip -6 route add default via fd00::1 dev eth0 metric 5 pref high
-    ip -6 route add fd77::/64 via fe80::1 dev eth0 expires 3000
-    ip -6 route add fd78::/64 nexthop via fd00::7 dev eth0 nexthop via fd00::8 dev eth0
-    ip -6 route add fd01::/64 dev eth0 proto kernel metric 100
-    for i in $(seq 100); do ip addr | grep -q tentative || break; sleep 0.1; done)");
-}
-
-SwitchOptions external() {
-  return {.name = "br0", .mode = SwitchMode::External, .uplink = "eth0", .may_move_default_route = true};
-}
 
 TEST(Switch, AnUplinkGetsBackWhatItHadExactly) {
   in_namespace([] {
@@ -257,6 +204,23 @@ TEST(Switch, WithoutDnsmasqItNamesThePackage) {
   });
 }
 
+TEST(Switch, GuestsGetAddressesFromDnsmasq) {
+  in_namespace([] {
+    if (!shell_says("PATH=$PATH:/usr/sbin command -v dnsmasq >/dev/null && busybox udhcpc --help 2>/dev/null")) {
+      GTEST_SKIP() << "needs dnsmasq and busybox: apt install dnsmasq-base busybox-static";
+    }
+    run_shell("ip link set lo up");
+    make({.name = "br1", .addresses = {ip("10.0.1.1/29"), ip("fd01::1/64")}, .dhcp = true});
+    const Namespace guest;
+    run_shell(
+        fmt::format("ip link add p1 type veth peer name eth0 netns {} && ip link set p1 master br1 up", guest.path()));
+    const auto lease = guest.inside(
+        [] { return output_of("ip link set eth0 up; busybox udhcpc -f -q -n -t 20 -T 1 -i eth0 -s /bin/true 2>&1"); });
+    EXPECT_THAT(lease, testing::ContainsRegex("lease of 10\\.0\\.1\\.[2-6] obtained"));
+    guest.run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q fd01:: && exit 0; sleep 0.2; done; exit 1");
+  });
+}
+
 /// A mount namespace in which this is an empty directory.
 void hide(const std::string& directory) {
   check(::unshare(CLONE_NEWNS), "unshare");
@@ -365,72 +329,6 @@ TEST(Switch, KeepsItsEthernetAddressWhateverPortsComeAndGo) {
     const auto address = Rtnetlink{}.find("br0")->address;
     run_shell("ip link add p0 address 02:00:00:00:00:01 type veth peer name g0 && ip link set p0 master br0");
     EXPECT_EQ(Rtnetlink{}.find("br0")->address, address);
-  });
-}
-
-TEST(Switch, ThirtyTwoPortsComeAndGoAtOnce) {
-  in_namespace([] {
-    make({.name = "br0"});
-    constexpr int kPorts = 32;
-    std::vector<std::string> troubles(kPorts);
-    std::vector<std::jthread> threads;
-    for (std::size_t i = 0; i < kPorts; ++i) {
-      threads.emplace_back([&trouble = troubles[i], i] {
-        try {
-          for (int turn = 0; turn < 3; ++turn) {
-            const auto tap =
-                Tap::on_bridge({.bridge = "br0", .guest = {0x52, 0x54, 0, 0, 0, static_cast<std::uint8_t>(i)}});
-            if (Rtnetlink{}.find(tap->name())->master == 0) {
-              trouble = "is no port";
-            }
-          }
-        } catch (const std::exception& error) {
-          trouble = error.what();
-        }
-      });
-    }
-    threads.clear();
-    EXPECT_THAT(troubles, testing::Each(""));
-    EXPECT_EQ(output_of("ip -br link show master br0"), "");
-    unmake("br0");
-  });
-}
-
-TEST(Switch, KilledAtAnyMomentItIsDeletedOrMadeAllTheSame) {
-  in_namespace([] {
-    furnish_uplink();
-    const auto before = addresses_and_routes();
-    std::mt19937 random{4711};
-    const std::vector<std::vector<std::string>> kinds{
-        {"--mode", "external", "--uplink", "eth0", "--move-default-route"},
-        {"--address", "10.7.0.1/24", "--dhcp", "--nat"},
-        {"--mode", "private"}};
-    const auto begin = std::chrono::steady_clock::now();
-    make(external());
-    const auto takes = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begin);
-    unmake("br0");
-    int half_made = 0;
-    for (int turn = 0; turn < 51; ++turn) {
-      std::vector<std::string> command{MARTLET_PROGRAM, "net", "create", "br0"};
-      const auto& kind = kinds[static_cast<std::size_t>(turn) % kinds.size()];
-      command.insert(command.end(), kind.begin(), kind.end());
-      {
-        Subprocess martlet{{.command = command}};
-        std::this_thread::sleep_for(takes * (random() % 100) / 50);
-      }  // SIGKILL
-      const auto link = Rtnetlink{}.find("br0");
-      half_made += link && !(read_mark(*link) && read_mark(*link)->finished) ? 1 : 0;
-      if (turn % 2 == 0) {  // what is half made is no obstacle
-        const auto outcome = run({.command = command});
-        EXPECT_EQ(outcome.exit_code, 0) << outcome;
-      }
-      const auto outcome = run({.command = {MARTLET_PROGRAM, "net", "delete", "br0"}});
-      EXPECT_EQ(outcome.exit_code, 0) << outcome;
-      ASSERT_FALSE(there_is("br0"));
-      ASSERT_EQ(difference(before, addresses_and_routes()), "") << "turn " << turn;
-      ASSERT_EQ(servers(), "");
-    }
-    EXPECT_GT(half_made, 0) << "no moment was hit";
   });
 }
 
