@@ -218,6 +218,8 @@ TEST(Switch, GuestsGetAddressesFromDnsmasq) {
         [] { return output_of("ip link set eth0 up; busybox udhcpc -f -q -n -t 20 -T 1 -i eth0 -s /bin/true 2>&1"); });
     EXPECT_THAT(lease, testing::ContainsRegex("lease of 10\\.0\\.1\\.[2-6] obtained"));
     guest.run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q fd01:: && exit 0; sleep 0.2; done; exit 1");
+    static_cast<void>(delete_switch({.name = "br1", .force = true}));
+    EXPECT_EQ(servers(), "");
   });
 }
 
