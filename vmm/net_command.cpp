@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -12,10 +13,13 @@
 #include <vector>
 
 #include "net/switch.h"
+#include "net/switch_capture.h"
 #include "vmm/base/error.h"
+#include "vmm/base/event_loop.h"
 #include "vmm/debug/verdict.h"
 #include "vmm/net_port_command.h"
 #include "vmm/net_show.h"
+#include "vmm/signals.h"
 
 namespace martlet {
 namespace {
@@ -139,6 +143,37 @@ void add_delete(CLI::App& net, NetCommand& chosen) {
   delete_app.add_flag("--force", removal->force, "Even while VMs are on it");
 }
 
+// --- capture
+
+struct Capture {
+  SwitchCapture::Options options{.file = "-"};
+};
+
+void capture(const Capture& given) {
+  auto options = given.options;
+  if (options.file == "-") {
+    options.file = "/dev/stdout";
+  }
+  EventLoop loop;
+  SignalWatch signals{SIGINT, SIGTERM, SIGHUP};
+  SwitchCapture switch_capture{loop, options};
+  signals.deliver(loop, [&loop](int) { loop.stop(); });
+  loop.run();
+  const auto counts = switch_capture.finish();
+  fmt::print(stderr, "martlet: {} frames captured, {} dropped\n", counts.seen - counts.dropped, counts.dropped);
+}
+
+void add_capture(CLI::App& net, NetCommand& chosen) {
+  auto given = std::make_shared<Capture>();
+  auto& capture_app =
+      *add_command(net, chosen, "capture", "Write what enters a switch to a pcapng file, until SIGINT", given, capture);
+  add_name(capture_app, given->options.name);
+  capture_app.add_option("-w,--write", given->options.file, "Where to [-: stdout]")->type_name("FILE");
+  capture_app.add_option("--vlan", given->options.vlan, "Only frames of this VLAN")
+      ->type_name("N")
+      ->check(CLI::Range(1, 4094));
+}
+
 }  // namespace
 
 void add_net_commands(CLI::App& net, NetCommand& chosen) {
@@ -146,6 +181,7 @@ void add_net_commands(CLI::App& net, NetCommand& chosen) {
   add_list_and_show(net, chosen);
   add_delete(net, chosen);
   add_port_command(net, chosen);
+  add_capture(net, chosen);
 }
 
 }  // namespace martlet
