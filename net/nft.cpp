@@ -176,7 +176,7 @@ int NftBatch::commit() {
   int result = 0;
   bool answered = false;
   for (;;) {  // the kernel has answered before it returned
-    alignas(nlmsghdr) std::array<char, 16384> buffer;
+    alignas(nlmsghdr) std::array<char, 16384> buffer{};
     const auto got = ::recv(mnl_socket_get_fd(socket_.handle()), buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (got < 0 && errno == EINTR) {
       continue;

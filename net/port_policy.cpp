@@ -170,7 +170,7 @@ PortPolicy parse_policy(const std::string& text, const std::string& what) {
     return {};
   }
   Options options{list, what};
-  const auto policy = take_policy(options, {}, what + ": ");
+  auto policy = take_policy(options, {}, what + ": ");
   options.finish();
   return policy;
 }

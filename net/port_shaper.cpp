@@ -4,6 +4,7 @@
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string_view>
 
@@ -26,8 +27,7 @@ std::uint64_t ticks_of(std::uint64_t bytes, std::uint64_t rate) noexcept {
 std::uint64_t bytes_of(std::uint64_t ticks, std::uint64_t rate) noexcept {
   const auto bytes = (static_cast<double>(ticks) + 0.5) * kTick * static_cast<double>(rate);
   for (const double unit : {1048576.0, 1024.0, 1000.0}) {
-    const auto round =
-        static_cast<std::uint64_t>(static_cast<std::uint64_t>(bytes / unit + 0.5) * static_cast<std::uint64_t>(unit));
+    const auto round = static_cast<std::uint64_t>(std::round(bytes / unit) * unit);
     const auto apart = ticks_of(round, rate) > ticks ? ticks_of(round, rate) - ticks : ticks - ticks_of(round, rate);
     if (round != 0 && apart <= 1) {
       return round;
