@@ -41,6 +41,7 @@ class Bundles {
 
   /// A console's output, to be kept.
   void hear(std::span<const std::byte> output) { console_.add(output); }
+  [[nodiscard]] const ConsoleLog& console() const noexcept { return console_; }
   /// The VM has ended. What stands in the way is said, not thrown.
   void write(const std::string& verdict);
   /// It runs on: a bundle beside the one of its end.

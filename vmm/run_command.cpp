@@ -37,6 +37,7 @@ namespace martlet {
 namespace {
 
 constexpr std::size_t kExitsKept = 1000;
+constexpr std::size_t kConsoleLines = 40;
 constexpr std::size_t kExitsTraced = std::size_t{1} << 18U;  // of each vCPU: 12 MiB
 
 /// The machine's configuration with what the command line asks to be kept of its run.
@@ -259,6 +260,12 @@ Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) 
   auto verdict = judge.conclude(ending, elapsed_since(clock));
   if (verdict.where.empty()) {
     verdict.where = where;
+  }
+  if (config.exec && !verdict.silent && verdict.name != "guest-exit") {
+    // Its console was silent; why its command got no further may be there.
+    if (const auto last = bundles.console().last(kConsoleLines); !last.empty()) {
+      say("the last of its console:\n" + last);
+    }
   }
   if (command.bundle && verdict.exit_code != 0) {
     bundles.write(to_json(verdict, command.command_line));

@@ -28,12 +28,11 @@ struct Exec {
   Input input = Input::Null;
 };
 
-std::vector<std::string> words_of(const Exec& exec, const TempDir& directory) {
+std::vector<std::string> words_of(const Exec& exec, std::vector<std::string> more = {}) {
   std::vector<std::string> words{
       MARTLET_PROGRAM, "run", guest_file(exec.kernel, "kernel/vmlinuz"), "-a", exec.append, "--exec", exec.command,
       "--timeout",     "150s"};
-  const auto ending = ending_options(directory);
-  words.insert(words.end(), ending.begin(), ending.end());
+  words.insert(words.end(), more.begin(), more.end());
   words.insert(words.end(), exec.more.begin(), exec.more.end());
   if (exec.more.empty() || exec.more.front() != "-i") {
     words.insert(words.end(), {"--root", exec.root.empty() ? guest_file(exec.kernel, "root") : exec.root});
@@ -44,7 +43,7 @@ std::vector<std::string> words_of(const Exec& exec, const TempDir& directory) {
 class Running {
  public:
   explicit Running(const Exec& exec, Terminal* terminal = nullptr)
-      : process_{{.command = words_of(exec, directory_),
+      : process_{{.command = words_of(exec, ending_options(directory_)),
                   .input = exec.input,
                   .terminal = terminal,
                   .deadline = std::chrono::seconds{180}}} {}
@@ -80,7 +79,7 @@ void expect_output(const Ended& ended, int code, std::string_view out, std::stri
 Outcome run_in_script(const Exec& exec, const std::string& script) {
   const TempDir directory;
   std::vector<std::string> words{"bash", "-c", script, "bash"};
-  const auto ours = words_of(exec, directory);
+  const auto ours = words_of(exec);
   words.insert(words.end(), ours.begin(), ours.end());
   return run({.command = std::move(words), .deadline = std::chrono::seconds{180}});
 }
@@ -248,6 +247,8 @@ TEST(Exec, AGuestThatGoesAwayIsNoSuccess) {
   ended = run_in_guest({.command = "echo c >/proc/sysrq-trigger"});
   EXPECT_EQ(ended.outcome.exit_code, 126) << ended;
   EXPECT_EQ(ended.verdict["verdict"], "panic");
+  EXPECT_THAT(ended.outcome.err, HasSubstr("the last of its console:\n"));
+  EXPECT_THAT(ended.outcome.err, HasSubstr("write_sysrq_trigger"));
 }
 
 TEST(Exec, OneSignalEndsIt) {

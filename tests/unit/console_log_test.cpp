@@ -54,5 +54,17 @@ TEST(ConsoleLog, ExactlyFullLosesNothing) {
   EXPECT_THAT(log.text(), EndsWith("xy"));
 }
 
+TEST(ConsoleLog, TellsItsLastLines) {
+  ConsoleLog log;
+  EXPECT_EQ(log.last(2), "");
+  add(log, "one\r\ntwo\r\nthree");
+  EXPECT_EQ(log.last(1), "three");
+  EXPECT_EQ(log.last(2), "two\nthree");
+  add(log, "\r\n\r\n");
+  EXPECT_EQ(log.last(3), "one\ntwo\nthree");
+  EXPECT_EQ(log.last(9), "one\ntwo\nthree");
+  EXPECT_EQ(log.last(0), "");
+}
+
 }  // namespace
 }  // namespace martlet

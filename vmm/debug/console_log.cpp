@@ -31,4 +31,16 @@ std::string ConsoleLog::text() const {
          end_.substr(next_) + end_.substr(0, next_);
 }
 
+std::string ConsoleLog::last(std::size_t lines) const {
+  auto log = text();
+  std::erase(log, '\r');
+  log.erase(log.find_last_not_of('\n') + 1);
+  std::size_t begin = log.size();
+  for (std::size_t i = 0; i < lines && begin != std::string::npos && begin != 0; ++i) {
+    begin = log.rfind('\n', begin - 1);
+  }
+  log.erase(0, begin == std::string::npos || begin == 0 ? 0 : begin + 1);
+  return log;
+}
+
 }  // namespace martlet

@@ -12,6 +12,8 @@ class ConsoleLog {
   void add(std::span<const std::byte> output);
   /// All of it, or its beginning, a line that says how much is missing, and its end.
   [[nodiscard]] std::string text() const;
+  /// Its last `lines`, without carriage returns and without the last one's line feed.
+  [[nodiscard]] std::string last(std::size_t lines) const;
 
  private:
   static constexpr std::size_t kBeginning = std::size_t{1} << 20U;
