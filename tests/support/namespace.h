@@ -23,6 +23,7 @@ inline void run_shell(const std::string& command) { EXPECT_EQ(::system(command.c
 /// Runs `body` in a child with a network namespace of its own; its failures become the test's.
 inline void in_namespace(const std::function<void()>& body) {
   constexpr int kNoPrivilege = 77;
+  constexpr int kSkipped = 78;
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
@@ -35,13 +36,16 @@ inline void in_namespace(const std::function<void()>& body) {
     } catch (const std::exception& error) {
       ADD_FAILURE() << error.what();
     }
-    ::_exit(::testing::Test::HasFailure() ? 1 : 0);
+    ::_exit(::testing::Test::HasFailure() ? 1 : ::testing::Test::IsSkipped() ? kSkipped : 0);
   }
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
   if (WEXITSTATUS(status) == kNoPrivilege) {
     GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace, and /dev/net/tun";
+  }
+  if (WEXITSTATUS(status) == kSkipped) {
+    GTEST_SKIP() << "skipped in the network namespace, see above";
   }
   EXPECT_EQ(WEXITSTATUS(status), 0) << "failed in the network namespace, see above";
 }
