@@ -215,7 +215,7 @@ class Iasl {
   }
 
  private:
-  TempDir dir_;
+  FileDir dir_;
 };
 
 TEST(BootAcpi, IaslReadsEveryTableAndWritesItBack) {

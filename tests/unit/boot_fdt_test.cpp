@@ -24,7 +24,7 @@ const FdtConfig kConfig{.cpus = 2,
 
 /// What dtc reads out of `blob`; it must have nothing to say about it.
 std::string decompile(const Bytes& blob) {
-  const TempDir dir;
+  const FileDir dir;
   const auto dts = run("dtc -I dtb -O dts -o " + dir / "out.dts" + " " + dir.write("in.dtb", blob));
   EXPECT_EQ(dts.status, 0) << dts.output << "(install device-tree-compiler)";
   EXPECT_EQ(dts.output, "");
@@ -81,7 +81,7 @@ class BootFdtFile : public testing::Test {
     return error_of([&] { load(path); });
   }
   GuestMemory guest_ = make_guest(16 * kMiB);
-  TempDir dir_;
+  FileDir dir_;
 };
 
 TEST_F(BootFdtFile, IsLoadedAsItIs) {

@@ -41,7 +41,7 @@ class BootInitrd : public testing::Test {
     const auto bytes = guest_.slice(range.start, range.size).value();
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
-  TempDir dir_;
+  FileDir dir_;
   GuestMemory guest_ = make_guest(64 * kMiB);
 };
 
@@ -225,7 +225,7 @@ std::size_t count(const std::string& text, const std::string& needle) {
 }
 
 TEST(BootCpio, HardLinksCarryTheirDataOnceOnTheLast) {
-  const TempDir dir;
+  const FileDir dir;
   dir.write("a", "precious");
   fs::create_hard_link(dir / "a", dir / "b");
   fs::create_hard_link(dir / "a", dir / "c");
@@ -235,7 +235,7 @@ TEST(BootCpio, HardLinksCarryTheirDataOnceOnTheLast) {
 }
 
 TEST(BootCpio, LinksOutsideTheTreeDoNotCount) {
-  const TempDir dir;
+  const FileDir dir;
   dir.write("tree/a", "x");
   fs::create_hard_link(dir / "tree/a", dir / "outside");
   const auto archive = packed(dir / "tree");
@@ -243,8 +243,8 @@ TEST(BootCpio, LinksOutsideTheTreeDoNotCount) {
 }
 
 TEST(BootCpio, TheSameTreeGivesTheSameArchive) {
-  const TempDir one;
-  const TempDir two;
+  const FileDir one;
+  const FileDir two;
   for (const auto* dir : {&one, &two}) {
     const auto names = dir == &one ? std::array{"x", "a/b", "a/a"} : std::array{"a/a", "x", "a/b"};
     for (const auto* name : names) {
@@ -259,26 +259,26 @@ TEST(BootCpio, TheSameTreeGivesTheSameArchive) {
 }
 
 TEST(BootCpio, OwnFilesBelongToRoot) {
-  const TempDir dir;
+  const FileDir dir;
   dir.write("file", "x");
   const auto archive = packed(dir.path());
   EXPECT_EQ(archive.substr(6 + 2 * 8, 16), "0000000000000000");  // uid and gid
 }
 
 TEST(BootCpio, ConsoleIsAddedOnlyWhereItIsMissing) {
-  const TempDir dir;
+  const FileDir dir;
   EXPECT_EQ(count(packed(dir.path()), "dev/console"), 1U);
   fs::create_directory(dir / "dev");
   EXPECT_EQ(count(packed(dir.path()), "dev/console"), 1U);
   dir.write("dev/console", "a file, and theirs");
   EXPECT_EQ(count(packed(dir.path()), "dev/console"), 1U);
-  const TempDir linked;
+  const FileDir linked;
   fs::create_symlink("elsewhere", linked / "dev");
   EXPECT_EQ(count(packed(linked.path()), "dev/console"), 0U);
 }
 
 TEST(BootCpio, FilesThatChangeAreAnError) {
-  const TempDir dir;
+  const FileDir dir;
   dir.write("log", "one line\n");
   const CpioTree tree{dir.path()};
   Bytes archive(tree.size());
@@ -298,7 +298,7 @@ TEST(BootCpio, FilesThatChangeAreAnError) {
 }
 
 TEST(BootCpio, TreesMayBeAsDeepAsPathsAreLong) {
-  const TempDir dir;
+  const FileDir dir;
   std::string path = dir.path();
   while (path.size() < 4000) {
     path += "/d";
@@ -308,14 +308,14 @@ TEST(BootCpio, TreesMayBeAsDeepAsPathsAreLong) {
 }
 
 TEST(BootCpio, FilesOf4GiBAreRefused) {
-  const TempDir dir;
+  const FileDir dir;
   fs::resize_file(dir.write("huge", "x"), 4 * kGiB);
   EXPECT_THAT(error_of([&] { CpioTree{dir.path()}; }),
               HasSubstr("huge has 4294967296 bytes; an initramfs holds files below 4 GiB"));
 }
 
 TEST(BootCpio, UnreadableFilesAreCountedAndTheFirstIsNamed) {
-  const TempDir dir;
+  const FileDir dir;
   dir.write("a/secret", "x");
   dir.write("b", "x");
   dir.write("c/inside", "x");
@@ -340,7 +340,7 @@ TEST(BootCpio, WhatIsMountedInsideIsLeftOut) {
   if (!fs::is_directory("/proc/self") || ::geteuid() != 0) {
     GTEST_SKIP() << "needs root to unshare a mount namespace";
   }
-  const TempDir dir;
+  const FileDir dir;
   fs::create_directory(dir / "proc");
   // In a child, so that the mount is gone afterwards.
   const auto pid = ::fork();

@@ -137,7 +137,7 @@ class BootKernel : public testing::Test {
     EXPECT_THAT(message, Not(HasSubstr("\n")));
     return message;
   }
-  TempDir dir_;
+  FileDir dir_;
   std::optional<GuestMemory> guest_;
 };
 

@@ -8,10 +8,12 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "tests/support/subprocess.h"
 #include "vmm/base/error.h"
 #include "vmm/base/guest_memory.h"
 #include "vmm/x86_64/layout.h"
@@ -26,44 +28,22 @@ using Bytes = std::vector<std::byte>;
 
 inline GuestMemory make_guest(std::uint64_t size) { return GuestMemory{ram_ranges(size)}; }
 
-/// A directory of its own for each test.
-class TempDir {
+/// A directory of its own for each test, and files in it.
+class FileDir : public TempDir {
  public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "martlet-boot-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) {
-      throw std::runtime_error{"mkdtemp"};
-    }
-    path_ = name;
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-  [[nodiscard]] std::string path() const { return path_.string(); }
+  std::string operator/(const std::string& name) const { return file(name); }
 
   std::string write(const std::string& name, std::span<const std::byte> bytes) const {
-    std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream{path_ / name, std::ios::binary}.write(reinterpret_cast<const char*>(bytes.data()),
-                                                        static_cast<std::streamsize>(bytes.size()));
-    return *this / name;
+    const std::filesystem::path path = file(name);
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream{path, std::ios::binary}.write(reinterpret_cast<const char*>(bytes.data()),
+                                                static_cast<std::streamsize>(bytes.size()));
+    return path;
   }
   std::string write(const std::string& name, std::string_view text) const {
     return write(name, std::as_bytes(std::span{text}));
   }
-
- private:
-  std::filesystem::path path_;
 };
-
-inline std::string read_file(const std::string& path) {
-  std::stringstream text;
-  text << std::ifstream{path, std::ios::binary}.rdbuf();
-  return text.str();
-}
 
 /// The message of the HostError that `action` throws; a test failure when it throws none.
 template <class Action>

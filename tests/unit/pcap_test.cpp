@@ -28,7 +28,7 @@ namespace martlet {
 namespace {
 
 using test::Captured;
-using test::TempDir;
+using test::FileDir;
 using virtio::FakeBackend;
 using virtio::Frame;
 
@@ -70,7 +70,7 @@ Frame numbered(std::uint32_t number, std::size_t size) {
 }
 
 TEST(Pcap, HoldsWhatWasSentAndReceived) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "a.pcapng";
   std::mt19937 random{1};
   std::vector<std::pair<std::uint32_t, std::string>> expected;
@@ -125,7 +125,7 @@ TEST(Pcap, HoldsWhatWasSentAndReceived) {
 }
 
 TEST(Pcap, TakesSeveralFramesAtOnce) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "a.pcapng";
   std::vector<Frame> frames;
   {
@@ -171,7 +171,7 @@ void expect_gaps_told(const Captured& file, std::size_t size) {
 }
 
 TEST(Pcap, AWriterThatIsOvertakenSaysWhere) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "a.pcapng";
   constexpr std::uint32_t kFrames = 20000;
   constexpr std::size_t kSize = 999;  // no multiple of 4: padded
@@ -192,7 +192,7 @@ TEST(Pcap, AWriterThatIsOvertakenSaysWhere) {
 }
 
 TEST(Pcap, AFileThatTakesNothingHoldsNobodyUp) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "fifo";
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   const Fd reader{::open(path.c_str(), O_RDONLY | O_NONBLOCK)};
@@ -210,7 +210,7 @@ TEST(Pcap, AFileThatTakesNothingHoldsNobodyUp) {
 }
 
 TEST(Pcap, ASlowReaderGetsWhatComesAfterToo) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "fifo";
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   const Fd fifo{::open(path.c_str(), O_RDONLY | O_NONBLOCK)};
@@ -259,7 +259,7 @@ TEST(Pcap, AFullDiskEndsTheCaptureOnly) {
 }
 
 TEST(Pcap, AReaderThatGoesEndsTheCaptureOnly) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "fifo";
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   Fd reader{::open(path.c_str(), O_RDONLY | O_NONBLOCK)};
@@ -273,7 +273,7 @@ TEST(Pcap, AReaderThatGoesEndsTheCaptureOnly) {
 }
 
 TEST(Pcap, WhatIsWrittenIsThereAfterAKill) {
-  const TempDir directory;
+  const FileDir directory;
   const auto path = directory / "a.pcapng";
   constexpr std::size_t kSize = 600;
   const pid_t child = ::fork();
@@ -299,7 +299,7 @@ TEST(Pcap, WhatIsWrittenIsThereAfterAKill) {
 }
 
 TEST(Pcap, WhatCannotBeWrittenIsRefused) {
-  const TempDir directory;
+  const FileDir directory;
   const auto refusal = [](const std::string& path) {
     try {
       const Bench bench{path};

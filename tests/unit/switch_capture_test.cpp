@@ -46,7 +46,7 @@ const std::string kPlain = frame_of("\x88\xb5"s);
 const std::string kTagged = frame_of("\x81\x00\x00\x05\x88\xb5"s);
 
 Captured capture_of(std::optional<std::uint16_t> vlan) {
-  const test::TempDir directory;
+  const test::FileDir directory;
   const auto path = directory / "switch.pcapng";
   EventLoop loop;
   SwitchCapture capture{loop, {.name = "br0", .file = path, .vlan = vlan}};
