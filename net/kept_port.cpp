@@ -134,6 +134,9 @@ MacAddress guest_address(const NetOptions& options) {
     throw HostError{fmt::format("-n mac={}: the port {} is for {}; leave mac= out", to_string(*options.port.mac),
                                 options.tap, to_string(*owned))};
   }
+  if (!options.port.mac && options.macvtap_mode == MacvtapMode::Passthrough) {
+    return find_below(options.macvtap).address;  // which would be changed otherwise
+  }
   return options.port.mac ? *options.port.mac : owned ? *owned : random_mac();
 }
 

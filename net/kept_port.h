@@ -26,8 +26,8 @@ MacAddress make_kept_port(const KeptPort& port);
 /// With all that belongs to it, also what is left of one whose TAP others have deleted. Throws HostError.
 void delete_kept_port(const std::string& name);
 
-/// The address of a guest with these options: theirs, its port's, or a random one. Throws HostError when the port is
-/// another guest's.
+/// The address of a guest with these options: theirs, its port's, or a random one (with macvtap's passthru, the
+/// interface's). Throws HostError when the port is another guest's.
 [[nodiscard]] MacAddress guest_address(const NetOptions& options);
 
 }  // namespace martlet

@@ -21,6 +21,10 @@ std::unique_ptr<NetBackend> open_way(const NetOptions& options, const MacAddress
   if (!options.tap.empty()) {
     return Tap::open({.name = options.tap, .pairs = options.queues});
   }
+  if (!options.macvtap.empty()) {
+    return Tap::on_interface(
+        {.below = options.macvtap, .mode = options.macvtap_mode, .guest = guest, .pairs = options.queues});
+  }
   if (options.user) {
     const PasstOptions passt{.mtu = options.port.mtu.value_or(PasstOptions::kMostMtu), .forwards = options.forwards};
     return std::make_unique<StreamBackend>(start_passt(passt), passt.mtu);
@@ -36,6 +40,9 @@ std::string describe_way(const NetOptions& options) {
   }
   if (!options.tap.empty()) {
     return "tap=" + options.tap;
+  }
+  if (!options.macvtap.empty()) {
+    return "macvtap=" + options.macvtap;
   }
   if (options.user) {
     return "user";

@@ -15,6 +15,12 @@ NetOptions parse_net(std::string_view text) {
   NetOptions net;
   net.bridge = options.take("bridge").value_or("");
   net.tap = options.take("tap").value_or("");
+  net.macvtap = options.take("macvtap").value_or("");
+  const auto mode = options.take_choice<MacvtapMode>("mode", {{"bridge", MacvtapMode::Bridge},
+                                                              {"vepa", MacvtapMode::Vepa},
+                                                              {"private", MacvtapMode::Private},
+                                                              {"passthru", MacvtapMode::Passthrough}});
+  net.macvtap_mode = mode.value_or(MacvtapMode::Bridge);
   if (const auto fd = options.take_number("fd", {.min = 0, .max = std::numeric_limits<int>::max()})) {
     net.fd = static_cast<int>(*fd);
   }
@@ -44,9 +50,13 @@ NetOptions parse_net(std::string_view text) {
   net.pcap = options.take("pcap").value_or("");
   options.finish();
 
-  const int ways = (net.bridge.empty() ? 0 : 1) + (net.tap.empty() ? 0 : 1) + (net.fd ? 1 : 0) + (net.user ? 1 : 0);
+  const int ways = (net.bridge.empty() ? 0 : 1) + (net.tap.empty() ? 0 : 1) + (net.macvtap.empty() ? 0 : 1) +
+                   (net.fd ? 1 : 0) + (net.user ? 1 : 0);
   if (ways != 1) {
-    throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME, fd=N and user"};
+    throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME, macvtap=NAME, fd=N and user"};
+  }
+  if (mode && net.macvtap.empty()) {
+    throw HostError{"-n mode= goes with macvtap=NAME only"};
   }
   if (!net.forwards.empty() && !net.user) {
     throw HostError{"-n hostfwd= goes with user only: on a network of its own the guest can be reached anyway"};
@@ -58,7 +68,7 @@ NetOptions parse_net(std::string_view text) {
     throw HostError{fmt::format("-n user,mtu={}: passt carries {} at most", *net.port.mtu, PasstOptions::kMostMtu)};
   }
   if (net.fd && net.queues != 1) {
-    throw HostError{"-n fd=N has one queue pair; for several give tap=NAME or bridge=NAME"};
+    throw HostError{"-n fd=N has one queue pair; for several give tap=NAME, macvtap=NAME or bridge=NAME"};
   }
   if (net.port.rate != 0 && net.bridge.empty() && net.vhost == Vhost::On) {
     throw HostError{"-n rate= and vhost=on: frames that the kernel carries cannot be counted here"};

@@ -205,6 +205,18 @@ std::unique_ptr<Tap> Tap::on_bridge(const Port& port) {
   return tap;
 }
 
+std::unique_ptr<Tap> Tap::on_interface(const MacvtapOptions& options) {
+  auto made = make_macvtap(options);
+  std::unique_ptr<Tap> tap{new Tap};
+  tap->name_ = "macvtap on " + options.below;
+  tap->queues_ = std::move(made.queues);
+  tap->home_ = std::move(made.home);
+  tap->mtu_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(made.below.mtu, 65535));
+  tap->link_.emplace(made.below.index);  // its carrier is the guest's
+  tap->configure();
+  return tap;
+}
+
 /// The frames' format, on every queue; what the kernel can offload; one pair in use.
 void Tap::configure() {
   const int header = kHeaderSize;

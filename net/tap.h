@@ -8,6 +8,7 @@
 
 #include "net/backend.h"
 #include "net/frame_batch.h"
+#include "net/macvtap.h"
 #include "net/options.h"
 #include "net/port_guard.h"
 #include "net/port_policy.h"
@@ -40,6 +41,9 @@ class Tap final : public NetBackend {
   /// Makes a TAP with a free name, mltN, and puts it on a bridge. Throws HostError, and nothing is left.
   [[nodiscard]] static std::unique_ptr<Tap> on_bridge(const Port& port);
 
+  /// A macvtap on an interface of the host's. Throws HostError, and nothing is left.
+  [[nodiscard]] static std::unique_ptr<Tap> on_interface(const MacvtapOptions& options);
+
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
   [[nodiscard]] std::uint16_t pairs() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
@@ -63,6 +67,7 @@ class Tap final : public NetBackend {
 
   std::string name_;
   std::vector<Fd> queues_;
+  Fd home_;                                                 // a macvtap's network namespace
   std::optional<PortGuard> guard_;                          // goes with the process, as the TAP does
   std::unique_ptr<FrameBatch> batch_ = FrameBatch::make();  // null where the host has no such thing
   bool never_full_ = false;                                 // it takes all frames, at once

@@ -208,7 +208,7 @@ Command parse_command_line(int argc, const char* const* argv) {
            "A virtio network card: on a TAP of its own on a bridge, on TAP NAME, or on inherited descriptor N;\n"
            "mac=ADDRESS, mtu=N, queues=PAIRS, vhost=auto|on|off, rate=BYTES, burst=BYTES (a second),\n"
            "pcap=FILE; on a bridge: spoof=deny|allow, vlan=N, vlans=A-B+C, native=N, isolated=on|off, policy=FILE",
-           "bridge=NAME|tap=NAME|fd=N|user[,KEY=VALUE…]");
+           "bridge=NAME|tap=NAME|macvtap=NAME|fd=N|user[,KEY=VALUE…]");
   run_app->add_flag("--rng", config.rng, "A virtio source of entropy")->group("Devices");
   run_app->add_option("--transport", transport, "How the guest finds its virtio devices [pci]")
       ->type_name("pci|mmio")
