@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <stdexcept>
@@ -94,6 +95,15 @@ void read_notes(CoreFile& core, std::span<const std::byte> notes) {
   }
 }
 
+/// The kernel's text and data are in the file once, and in its headers twice: at their physical addresses, as all of
+/// RAM, and at those that the kernel runs at.
+bool is_ram(const Elf64_Phdr& header, std::span<const Elf64_Phdr> all) {
+  return header.p_type == PT_LOAD && std::ranges::none_of(all, [&](const Elf64_Phdr& other) {
+           return other.p_type == PT_LOAD && other.p_memsz > header.p_memsz && other.p_paddr <= header.p_paddr &&
+                  header.p_paddr + header.p_memsz <= other.p_paddr + other.p_memsz;
+         });
+}
+
 }  // namespace
 
 CoreFile read_core(const std::string& path) {
@@ -112,13 +122,13 @@ CoreFile read_core(const std::string& path) {
       std::vector<std::byte> notes(header.p_filesz);
       read_exactly(fd.get(), notes, header.p_offset, path);
       read_notes(core, notes);
-    } else {
+    } else if (is_ram(header, headers)) {
       ranges.push_back({GuestAddr{header.p_paddr}, header.p_memsz});
     }
   }
   core.memory = std::make_unique<GuestMemory>(ranges);
   for (const auto& header : headers) {
-    for (std::uint64_t at = 0; header.p_type == PT_LOAD && at < header.p_filesz;) {
+    for (std::uint64_t at = 0; is_ram(header, headers) && at < header.p_filesz;) {
       // Holes stay untouched.
       const auto offset = header.p_offset + at;
       const auto data = ::lseek(fd.get(), static_cast<off_t>(offset), SEEK_DATA);
@@ -130,6 +140,9 @@ CoreFile read_core(const std::string& path) {
       const auto hole = ::lseek(fd.get(), static_cast<off_t>(header.p_offset + at), SEEK_HOLE);
       const auto length = hole < 0 ? size : std::min(size, static_cast<std::uint64_t>(hole) - (header.p_offset + at));
       const auto to = core.memory->slice(GuestAddr{header.p_paddr + at}, length);
+      if (!to) {
+        throw std::runtime_error{path + ": headers that overlap"};
+      }
       read_exactly(fd.get(), *to, header.p_offset + at, path);
       at += length;
     }
