@@ -248,7 +248,7 @@ TEST(Exec, AGuestThatGoesAwayIsNoSuccess) {
   EXPECT_EQ(ended.outcome.exit_code, 126) << ended;
   EXPECT_EQ(ended.verdict["verdict"], "panic");
   EXPECT_THAT(ended.outcome.err, HasSubstr("the last of its console:\n"));
-  EXPECT_THAT(ended.outcome.err, HasSubstr("write_sysrq_trigger"));
+  EXPECT_THAT(ended.outcome.err, HasSubstr("entry_SYSCALL_64"));
 }
 
 TEST(Exec, OneSignalEndsIt) {

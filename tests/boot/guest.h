@@ -61,10 +61,6 @@ class RunningGuest {
   std::unique_ptr<Subprocess> process_;
 };
 
-/// A VM of this process ended in a triple fault, or ran out of time, in the lab, whose emulated CPU does that to a VM
-/// now and then (docs/architecture.md, "The lab's QEMU").
-[[nodiscard]] bool lab_is_suspect();
-
 /// Boots it and waits for its end.
 [[nodiscard]] Ended boot(const Guest& guest);
 
