@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "boot/placement.h"
 
 namespace martlet {
@@ -12,12 +14,11 @@ std::uint64_t CpioHeader::size_with(std::string_view name) noexcept {
 }
 
 std::span<std::byte> CpioHeader::write(std::span<std::byte> into) const {
-  const auto end =
-      fmt::format_to(reinterpret_cast<char*>(into.data()),
-                     "070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{}", inode,
-                     mode, uid, gid, links, mtime, size, 0 /* device */, 0, device_major, device_minor, name.size() + 1,
-                     0 /* checksum, of another format */, name);
-  *end = '\0';
+  const auto text =
+      fmt::format("070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{}", inode, mode,
+                  uid, gid, links, mtime, size, 0 /* device */, 0, device_major, device_minor, name.size() + 1,
+                  0 /* checksum, of another format */, name);
+  std::memcpy(into.data(), text.c_str(), text.size() + 1);
   return into.subspan(size_with(name));
 }
 

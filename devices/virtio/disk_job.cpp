@@ -4,9 +4,10 @@
 #include <linux/falloc.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <climits>
+
+#include "vmm/base/zeroes.h"
 
 namespace martlet::virtio {
 namespace {
@@ -15,13 +16,7 @@ using Kind = DiskRequest::Kind;
 
 constexpr unsigned kMaxRetries = 100;
 
-constexpr std::size_t kZeroes = 64U << 10U;
-constexpr std::size_t kZeroesAtOnce = 16;  // a MiB
-
-const std::byte* zeroes() {
-  alignas(4096) static constexpr std::array<std::byte, kZeroes> kBytes{};
-  return kBytes.data();
-}
+constexpr std::uint64_t kZeroesAtOnce = 1U << 20U;
 
 }  // namespace
 
@@ -82,10 +77,8 @@ void DiskJob::issue_zeroes() noexcept {
     case Way::Write:
       buffers_.clear();
       first_ = 0;
-      for (std::uint64_t bytes = 0; bytes < left_ && buffers_.size() < kZeroesAtOnce; bytes += kZeroes) {
-        // writev() reads only: the cast takes away what its signature has no word for.
-        buffers_.push_back({.iov_base = const_cast<std::byte*>(zeroes()),
-                            .iov_len = static_cast<std::size_t>(std::min<std::uint64_t>(left_ - bytes, kZeroes))});
+      for (auto bytes = std::min(left_, kZeroesAtOnce); bytes != 0; bytes -= buffers_.back().iov_len) {
+        buffers_.push_back(zeroes_to_write(bytes));
       }
       ring_->write(*this, file_->buffered(), buffers_, offset_);
       return;

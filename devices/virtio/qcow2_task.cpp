@@ -1,23 +1,17 @@
 #include "devices/virtio/qcow2_task.h"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <utility>
+
+#include "vmm/base/zeroes.h"
 
 namespace martlet::virtio {
 namespace {
 
 using ExtentKind = Qcow2Map::Extent::Kind;
 
-constexpr std::size_t kZeroes = 64U << 10U;
 constexpr std::uint64_t kZeroesAtOnce = 1U << 20U;  // written where no table can tell of them
-
-std::byte* zeroes() {
-  alignas(4096) static constexpr std::array<std::byte, kZeroes> kBytes{};
-  // A write only reads from its buffers; iovec has no word for that.
-  return const_cast<std::byte*>(kBytes.data());
-}
 
 bool in_place(const Qcow2Map::Extent& extent) { return extent.kind == ExtentKind::Data && extent.exclusive; }
 /// Has room in the file that only the mark in its entry keeps from being read.
@@ -318,8 +312,9 @@ void Qcow2Disk::Task::take_data(std::uint64_t bytes) {
 }
 
 void Qcow2Disk::Task::add_zeroes(std::uint64_t bytes) {
-  for (; bytes != 0; bytes -= std::min<std::uint64_t>(bytes, kZeroes)) {
-    buffers_.push_back({.iov_base = zeroes(), .iov_len = std::min<std::uint64_t>(bytes, kZeroes)});
+  while (bytes != 0) {
+    buffers_.push_back(zeroes_to_write(bytes));
+    bytes -= buffers_.back().iov_len;
   }
 }
 

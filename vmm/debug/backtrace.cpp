@@ -245,7 +245,7 @@ std::string format_backtrace(const std::vector<Frame>& frames, const Symbols& sy
   std::string out;
   for (const auto& frame : frames) {
     if (frame.user) {
-      fmt::format_to(std::back_inserter(out), " user code at {:#x}\n", frame.address);
+      out += fmt::format(" user code at {:#x}\n", frame.address);
       continue;
     }
     // Of a return address what counts is the call before it.
@@ -253,7 +253,7 @@ std::string format_backtrace(const std::vector<Frame>& frames, const Symbols& sy
     auto place = symbols.find(frame.address - back);
     const auto text = place ? fmt::format("{}+{:#x}/{:#x}", place->name, place->offset + back, place->size)
                             : fmt::format("{:#x}", frame.address);
-    fmt::format_to(std::back_inserter(out), " {}{}\n", frame.trust == Frame::Trust::Guess ? "? " : "", text);
+    out += fmt::format(" {}{}\n", frame.trust == Frame::Trust::Guess ? "? " : "", text);
   }
   return out;
 }

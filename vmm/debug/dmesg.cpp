@@ -213,7 +213,7 @@ void append_escaped(std::string& out, std::string_view text, std::size_t indent)
     } else if ((c >= ' ' && c <= '~') || c == '\t') {
       out += c;
     } else {
-      fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<unsigned char>(c));
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     }
   }
 }
@@ -238,10 +238,9 @@ std::string format_dmesg(std::span<const LogRecord> records, LogLevels levels) {
   for (const auto& record : records) {
     const std::size_t begin = out.size();
     if (levels == LogLevels::Shown) {
-      fmt::format_to(std::back_inserter(out), "<{}>", record.facility * 8 + record.level);
+      out += fmt::format("<{}>", record.facility * 8 + record.level);
     }
-    fmt::format_to(std::back_inserter(out), "[{:5}.{:06}] ", record.time_ns / 1'000'000'000,
-                   record.time_ns % 1'000'000'000 / 1000);
+    out += fmt::format("[{:5}.{:06}] ", record.time_ns / 1'000'000'000, record.time_ns % 1'000'000'000 / 1000);
     append_escaped(out, record.text, out.size() - begin);
     out += '\n';
   }

@@ -6,13 +6,13 @@
 #include <zstd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
 #include "vmm/base/error.h"
+#include "vmm/base/zeroes.h"
 
 namespace martlet {
 namespace {
@@ -62,9 +62,8 @@ class ZstdSink final : public Sink {
     return result;
   }
   void fill_to(std::uint64_t offset) {
-    static constexpr std::array<std::byte, 128U << 10U> kZeros{};
     while (at_ < offset) {
-      feed(std::span{kZeros}.first(std::min<std::uint64_t>(kZeros.size(), offset - at_)), ZSTD_e_continue);
+      feed(zeroes().first(std::min<std::uint64_t>(zeroes().size(), offset - at_)), ZSTD_e_continue);
     }
   }
   void feed(std::span<const std::byte> bytes, ZSTD_EndDirective directive) {
