@@ -111,7 +111,7 @@ void delete_kept_port(const std::string& name) {
   refuse_bad_name(name, "net port ");
   Rtnetlink netlink;
   const auto tap = netlink.find(name);
-  if (tap && (tap->kind != "tun" || !port_address(*tap))) {
+  if (tap && (tap->kind != "tun" || !read_port_mark(*tap))) {
     throw HostError{fmt::format("net port {}: was not made by martlet net port; ip link delete {}", name, name)};
   }
   auto indexes = PortGuard::indexes(name);
@@ -129,7 +129,8 @@ void delete_kept_port(const std::string& name) {
 
 MacAddress guest_address(const NetOptions& options) {
   const auto tap = options.tap.empty() ? std::nullopt : Rtnetlink{}.find(options.tap);
-  const auto owned = tap ? port_address(*tap) : std::nullopt;
+  const auto mark = tap ? read_port_mark(*tap) : std::nullopt;
+  const auto owned = mark ? std::optional{mark->guest} : std::nullopt;
   if (owned && options.port.mac && *owned != *options.port.mac) {
     throw HostError{fmt::format("-n mac={}: the port {} is for {}; leave mac= out", to_string(*options.port.mac),
                                 options.tap, to_string(*owned))};

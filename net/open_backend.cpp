@@ -7,6 +7,8 @@
 
 #include "net/passt.h"
 #include "net/pcap_backend.h"
+#include "net/port.h"
+#include "net/rtnetlink.h"
 #include "net/stream_backend.h"
 #include "net/tap.h"
 #include "vmm/base/error.h"
@@ -30,6 +32,16 @@ std::unique_ptr<NetBackend> open_way(const NetOptions& options, const MacAddress
     return std::make_unique<StreamBackend>(start_passt(passt), passt.mtu);
   }
   return Tap::inherit(options.fd.value_or(-1));
+}
+
+/// On the command line, or else as the port was made.
+std::string capture_of(const NetOptions& options) {
+  if (!options.port.pcap.empty() || options.tap.empty()) {
+    return options.port.pcap;
+  }
+  const auto tap = Rtnetlink{}.find(options.tap);
+  const auto mark = tap ? read_port_mark(*tap) : std::nullopt;
+  return mark ? mark->pcap : "";
 }
 
 }  // namespace
@@ -56,12 +68,13 @@ std::unique_ptr<NetBackend> open_backend(const NetOptions& options, const MacAdd
     throw HostError{fmt::format("-n mtu={}: the network carries {}; raise it there first: ip link set NAME mtu {}",
                                 *options.port.mtu, backend->mtu(), *options.port.mtu)};
   }
-  if (options.pcap.empty()) {
+  const auto pcap = capture_of(options);
+  if (pcap.empty()) {
     return backend;
   }
   return std::make_unique<PcapBackend>(
-      std::move(backend),
-      PcapWriter::Options{.path = options.pcap, .interface = {.name = describe_way(options), .mac = guest}}, say);
+      std::move(backend), PcapWriter::Options{.path = pcap, .interface = {.name = describe_way(options), .mac = guest}},
+      say);
 }
 
 }  // namespace martlet

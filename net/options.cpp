@@ -47,7 +47,6 @@ NetOptions parse_net(std::string_view text) {
           options.take_choice<Vhost>("vhost", {{"auto", Vhost::Auto}, {"on", Vhost::On}, {"off", Vhost::Off}})) {
     net.vhost = *vhost;
   }
-  net.pcap = options.take("pcap").value_or("");
   options.finish();
 
   const int ways = (net.bridge.empty() ? 0 : 1) + (net.tap.empty() ? 0 : 1) + (net.macvtap.empty() ? 0 : 1) +
@@ -73,7 +72,7 @@ NetOptions parse_net(std::string_view text) {
   if (net.port.rate != 0 && net.bridge.empty() && net.vhost == Vhost::On) {
     throw HostError{"-n rate= and vhost=on: frames that the kernel carries cannot be counted here"};
   }
-  if (!net.pcap.empty() && net.vhost == Vhost::On) {
+  if (!net.port.pcap.empty() && net.vhost == Vhost::On) {
     throw HostError{"-n pcap= and vhost=on: frames that the kernel carries cannot be captured here; leave vhost= out"};
   }
   return net;

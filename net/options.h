@@ -28,8 +28,6 @@ struct NetOptions {
   PortPolicy port{};
   std::uint16_t queues = 1;  ///< pairs; a guest uses one each vCPU at most
   Vhost vhost = Vhost::Auto;
-  /// Where to write what the card carries (pcapng); empty: nowhere. Keeps vhost-net out as well.
-  std::string pcap{};
 };
 
 inline constexpr std::uint16_t kMaxNetPairs = 16;

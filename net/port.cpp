@@ -14,8 +14,17 @@
 namespace martlet {
 namespace {
 
-/// A remark on the interface, for those who may not read its filter.
-const std::string kAlias = "martlet port of ";
+/// A remark on the interface: for those who may not read its filter, and for what no filter says.
+/// "martlet port of 52:54:00:12:34:56 pcap=FILE"
+constexpr std::string_view kAlias = "martlet port of ";
+constexpr std::string_view kAliasPcap = " pcap=";
+constexpr std::size_t kMacLength = 17;
+constexpr std::size_t kLongestPcap = 255 - kAlias.size() - kMacLength - kAliasPcap.size();  // IFALIASZ - 1
+
+std::string to_alias(const PortRequest& request) {
+  const auto& pcap = request.policy.pcap;
+  return fmt::format("{}{}{}{}", kAlias, to_string(request.guest), pcap.empty() ? "" : kAliasPcap, pcap);
+}
 
 /// The host's own way out limits what the bridge can carry, whatever its MTU says.
 void refuse_large_mtu(Rtnetlink& netlink, const Link& bridge, const PortRequest& request) {
@@ -74,6 +83,9 @@ Link find_bridge(Rtnetlink& netlink, const PortRequest& request) {
                     "(Linux with CONFIG_BRIDGE_VLAN_FILTERING)",
                     name));
   }
+  if (request.policy.pcap.size() > kLongestPcap) {
+    fail(fmt::format("pcap=: a port remembers {} characters of a file's name; give a shorter one", kLongestPcap));
+  }
   refuse_large_mtu(netlink, *bridge, request);
   return *bridge;
 }
@@ -91,7 +103,7 @@ std::optional<PortGuard> plug_in(Rtnetlink& netlink, const Link& tap, const Link
   MacAddress address = request.guest;
   address[0] = 0xfe;
   const std::uint32_t mtu = policy.mtu.value_or(static_cast<std::uint16_t>(std::min<std::uint32_t>(bridge.mtu, 65535)));
-  need(netlink.change(tap.index, {.address = address, .alias = kAlias + to_string(request.guest), .mtu = mtu}),
+  need(netlink.change(tap.index, {.address = address, .alias = to_alias(request), .mtu = mtu}),
        "set address and MTU of");
   std::optional<PortGuard> guard;
   if (policy.spoof == Spoof::Deny || life.through != 0) {
@@ -121,11 +133,14 @@ std::optional<PortGuard> plug_in(Rtnetlink& netlink, const Link& tap, const Link
   return guard;
 }
 
-std::optional<MacAddress> port_address(const Link& port) {
+std::optional<PortMark> read_port_mark(const Link& port) {
   if (port.kind != "tun" || !port.alias.starts_with(kAlias)) {
     return std::nullopt;
   }
-  return parse_mac(std::string_view{port.alias}.substr(kAlias.size()), port.name + ": its alias: ");
+  const auto mark = std::string_view{port.alias}.substr(kAlias.size());
+  const auto pcap = mark.substr(std::min(kMacLength, mark.size()));
+  return PortMark{.guest = parse_mac(mark.substr(0, kMacLength), port.name + ": its alias: "),
+                  .pcap = std::string{pcap.starts_with(kAliasPcap) ? pcap.substr(kAliasPcap.size()) : ""}};
 }
 
 PortPolicy read_port(Rtnetlink& netlink, const Link& port) {
@@ -138,7 +153,13 @@ PortPolicy read_port(Rtnetlink& netlink, const Link& port) {
   policy.mtu = static_cast<std::uint16_t>(std::min<std::uint32_t>(port.mtu, 65535));
   const auto guard = PortGuard::read(port.name);
   policy.spoof = guard ? Spoof::Deny : Spoof::Allow;
-  policy.mac = guard ? guard->guest : port_address(port);
+  if (const auto mark = read_port_mark(port)) {
+    policy.mac = mark->guest;
+    policy.pcap = mark->pcap;
+  }
+  if (guard) {
+    policy.mac = guard->guest;
+  }
   if (const auto shape = read_shape(netlink, port.index)) {
     policy.rate = shape->rate;
     policy.burst = shape->burst;

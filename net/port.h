@@ -40,8 +40,13 @@ struct PortLife {
 [[nodiscard]] std::optional<PortGuard> plug_in(Rtnetlink& netlink, const Link& tap, const Link& bridge,
                                                const PortRequest& request, const PortLife& life);
 
-/// The guest's address that a port was made for; nothing of others' ports. Needs no privilege.
-[[nodiscard]] std::optional<MacAddress> port_address(const Link& port);
+/// What a port was made for.
+struct PortMark {
+  MacAddress guest{};
+  std::string pcap{};  ///< where what passes is written to; empty: nowhere
+};
+/// Nothing of others' ports. Needs no privilege.
+[[nodiscard]] std::optional<PortMark> read_port_mark(const Link& port);
 
 /// What the kernel says of a port. Throws HostError when it is none.
 [[nodiscard]] PortPolicy read_port(Rtnetlink& netlink, const Link& port);

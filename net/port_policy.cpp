@@ -139,6 +139,7 @@ PortPolicy take_policy(Options& options, const PortPolicy& policy, std::string_v
   if (taken.rate > kMost || taken.burst > kMost) {
     throw HostError{fmt::format("{}rate= and burst=: at most 1024T; leave them out for no limit", what)};
   }
+  taken.pcap = options.take("pcap").value_or(taken.pcap);
   return taken;
 }
 
@@ -210,7 +211,10 @@ std::string to_json(const PortPolicy& policy) {
   if (policy.burst != 0) {
     json["burst"] = policy.burst;
   }
-  return json.dump(2);
+  if (!policy.pcap.empty()) {
+    json["pcap"] = policy.pcap;
+  }
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace martlet

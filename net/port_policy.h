@@ -47,11 +47,13 @@ struct PortPolicy {
   Isolation isolation = Isolation::Off;
   std::uint64_t rate = 0;   ///< bytes a second each way; 0: no limit
   std::uint64_t burst = 0;  ///< bytes that may go at once after a pause; 0: a tenth of a second's worth
+  /// Where to write what the card carries (pcapng), as it was given; empty: nowhere. Keeps vhost-net out as well.
+  std::string pcap{};
 
   friend bool operator==(const PortPolicy&, const PortPolicy&) = default;
 };
 
-/// The keys mac, mtu, spoof, vlan, vlans, native, isolated, rate and burst; each wins over what `policy` has.
+/// The keys mac, mtu, spoof, vlan, vlans, native, isolated, rate, burst and pcap; each wins over what `policy` has.
 /// Throws HostError, which begins with `what`.
 [[nodiscard]] PortPolicy take_policy(Options& options, const PortPolicy& policy, std::string_view what);
 

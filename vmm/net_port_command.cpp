@@ -71,7 +71,7 @@ void add_port_command(CLI::App& net, NetCommand& chosen) {
   command->add_option("NAME", port->name, "The port's TAP")->required();
   command->add_option("SETTING", port->settings,
                       "As for run -n bridge=: mac=ADDRESS, mtu=N, spoof=deny|allow, vlan=N, vlans=A-B+C, native=N,\n"
-                      "isolated=on|off, rate=BYTES, burst=BYTES, policy=FILE");
+                      "isolated=on|off, rate=BYTES, burst=BYTES, pcap=FILE, policy=FILE");
   command->add_option("--owner", port->owner, "Who may run a VM on it: martlet run … -n tap=NAME")->type_name("USER");
   command->add_option("--bridge", port->bridge, "The switch [br0]")->type_name("NAME");
   command->add_flag("--delete", port->remove, "Take it away, with all that belongs to it");

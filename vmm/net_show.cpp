@@ -8,11 +8,13 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "net/bridge.h"
 #include "net/host_network.h"
 #include "net/port_bridge.h"
+#include "net/port_guard.h"
 #include "net/switch.h"
 #include "net/tap_holder.h"
 #include "vmm/base/error.h"
@@ -85,6 +87,15 @@ ordered_json vlans_of(const PortVlans& vlans) {
   return texts;
 }
 
+/// Those who may not read filters see the rest.
+std::optional<PortGuard::State> guard_of(const Link& port) {
+  try {
+    return PortGuard::read(port.name);
+  } catch (const HostError&) {
+    return std::nullopt;
+  }
+}
+
 ordered_json ports_of(Rtnetlink& netlink, const Link& bridge, const std::vector<Link>& links) {
   const auto holders = tap_holders();
   const auto names = names_of_vms();
@@ -103,6 +114,10 @@ ordered_json ports_of(Rtnetlink& netlink, const Link& bridge, const std::vector<
     const auto vlans = read_bridge_port(netlink, link.index).vlans;
     port["vlans"] = vlans_of(vlans);
     port["counters"] = counters(link);
+    if (const auto guard = guard_of(link)) {
+      port["counters"]["foreign_senders"] = guard->foreign_senders;
+      port["counters"]["foreign_vlans"] = guard->foreign_vlans;
+    }
     ports.push_back(port);
   }
   return ports;
@@ -132,17 +147,18 @@ std::string text_of(const ordered_json& all) {
       fmt::format("{}: {}{}{}{}\naddresses: {}\n", all["name"].get<std::string>(), all["mode"].get<std::string>(),
                   all.contains("uplink") ? " by " + all["uplink"].get<std::string>() : "", all["dhcp"] ? ", DHCP" : "",
                   all["nat"] ? ", NAT" : "", words(all["addresses"]));
-  text += fmt::format("\n{:<16} {:<20} {:<14} {:>10} {:>14} {:>10} {:>14} {:>8}\n", "PORT", "VM", "VLANS", "RX PACKETS",
-                      "RX BYTES", "TX PACKETS", "TX BYTES", "DROPPED");
+  text += fmt::format("\n{:<16} {:<20} {:<14} {:>10} {:>14} {:>10} {:>14} {:>8} {:>8}\n", "PORT", "VM", "VLANS",
+                      "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPPED", "FOREIGN");
   for (const auto& port : all["ports"]) {
     const auto& count = port["counters"];
     const auto pid = port.contains("pid") ? std::to_string(port["pid"].get<pid_t>()) : "-";
-    text += fmt::format("{:<16} {:<20} {:<14} {:>10} {:>14} {:>10} {:>14} {:>8}\n", port["name"].get<std::string>(),
-                        port.contains("vm") ? fmt::format("{} ({})", pid, port["vm"].get<std::string>()) : pid,
-                        words(port["vlans"]), count["rx_packets"].get<std::uint64_t>(),
-                        count["rx_bytes"].get<std::uint64_t>(), count["tx_packets"].get<std::uint64_t>(),
-                        count["tx_bytes"].get<std::uint64_t>(),
-                        count["rx_dropped"].get<std::uint64_t>() + count["tx_dropped"].get<std::uint64_t>());
+    text += fmt::format(
+        "{:<16} {:<20} {:<14} {:>10} {:>14} {:>10} {:>14} {:>8} {:>8}\n", port["name"].get<std::string>(),
+        port.contains("vm") ? fmt::format("{} ({})", pid, port["vm"].get<std::string>()) : pid, words(port["vlans"]),
+        count["rx_packets"].get<std::uint64_t>(), count["rx_bytes"].get<std::uint64_t>(),
+        count["tx_packets"].get<std::uint64_t>(), count["tx_bytes"].get<std::uint64_t>(),
+        count["rx_dropped"].get<std::uint64_t>() + count["tx_dropped"].get<std::uint64_t>(),
+        count.value("foreign_senders", std::uint64_t{0}) + count.value("foreign_vlans", std::uint64_t{0}));
   }
   text += fmt::format("\n{:<18} {:<16} VLAN", "ADDRESS", "BEHIND PORT");
   for (const auto& entry : all["fdb"]) {

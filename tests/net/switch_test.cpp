@@ -319,11 +319,23 @@ TEST(Switch, IsListedAndShownWithItsPortsAndWhoHoldsThem) {
     frame[NetBackend::kHeaderSize + 11] = 1;
     const iovec whole{frame.data(), frame.size()};
     ASSERT_EQ(tap->send(0, {&whole, 1}), static_cast<std::ptrdiff_t>(frame.size()));
+    frame[NetBackend::kHeaderSize + 11] = 2;  // one of another sender, and one with a tag
+    ASSERT_EQ(tap->send(0, {&whole, 1}), static_cast<std::ptrdiff_t>(frame.size()));
+    frame[NetBackend::kHeaderSize + 11] = 1;
+    frame[NetBackend::kHeaderSize + 12] = 0x81;
+    frame[NetBackend::kHeaderSize + 15] = 10;
+    ASSERT_EQ(tap->send(0, {&whole, 1}), static_cast<std::ptrdiff_t>(frame.size()));
     const auto shown = net_json({"show", "br1"});
     ASSERT_EQ(shown["ports"].size(), 1U);
     EXPECT_EQ(shown["ports"][0]["name"], "mlt0");
     EXPECT_EQ(shown["ports"][0]["pid"], ::getpid());
-    EXPECT_EQ(shown["ports"][0]["counters"]["rx_packets"], 1);
+    EXPECT_EQ(shown["ports"][0]["counters"]["rx_packets"], 3);
+    EXPECT_EQ(shown["ports"][0]["counters"]["rx_bytes"], 180);
+    EXPECT_EQ(shown["ports"][0]["counters"]["foreign_senders"], 1);
+    EXPECT_EQ(shown["ports"][0]["counters"]["foreign_vlans"], 1);
+    for (const auto* key : {"rx_dropped", "tx_packets", "tx_bytes", "tx_dropped"}) {
+      EXPECT_TRUE(shown["ports"][0]["counters"][key].is_number()) << key;
+    }
     EXPECT_THAT(shown["fdb"].dump(), HasSubstr(R"({"address":"52:54:00:00:00:01","own":false,"port":"mlt0")"));
     EXPECT_THAT(run({.command = {MARTLET_PROGRAM, "net", "show", "br1"}}).out,
                 AllOf(HasSubstr("br1: internal\naddresses: 10.0.0.1/24"), HasSubstr(std::to_string(::getpid())),

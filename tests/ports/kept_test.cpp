@@ -6,7 +6,14 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <string_view>
+
 #include "net/kept_port.h"
+#include "net/open_backend.h"
 #include "net/port.h"
 #include "net/tap.h"
 #include "tests/ports/frames.h"
@@ -62,13 +69,45 @@ TEST(KeptPort, IsItsOwnersWithFilterQueuesAndAddress) {
   });
 }
 
+TEST(KeptPort, IsCapturedAsItWasMadeUnlessItsUserSaysOtherwise) {
+  in_namespace([] {
+    make_bridge();
+    char directory[] = "/tmp/kept-port.XXXXXX";
+    ASSERT_NE(::mkdtemp(directory), nullptr);
+    ASSERT_EQ(::chown(directory, kNobody, kNobody), 0);
+    const std::string made = std::string{directory} + "/made";
+    const std::string said = std::string{directory} + "/said";
+    make_kept_port(port_of({.mac = kGuest, .pcap = made}));
+    become_nobody();
+    const auto use = [](const std::string& words) {
+      const auto guest = open_backend(parse_net("tap=jane0" + words), kGuest, [](std::string_view) {});
+      EXPECT_TRUE(send(*guest, {.from = kGuest, .text = "hello"}));
+    };
+    const auto holds = [](const std::string& file) {
+      std::ifstream stream{file, std::ios::binary};
+      return std::string{std::istreambuf_iterator<char>{stream}, {}}.find("\5hello") != std::string::npos;
+    };
+    use(",pcap=" + said);
+    EXPECT_TRUE(holds(said));
+    EXPECT_FALSE(holds(made));
+    use("");
+    EXPECT_TRUE(holds(made));
+    run_shell("rm -r " + std::string{directory});
+  });
+}
+
 TEST(KeptPort, ReadsBackAsItWasMadeAndGoesWithAllItHas) {
   in_namespace([] {
     make_bridge();
     for (const auto spoof : {Spoof::Deny, Spoof::Allow}) {
       for (const std::uint64_t rate : {0U, 3U << 20U}) {
-        const PortPolicy policy{
-            .mac = kGuest, .mtu = 1400, .spoof = spoof, .isolation = Isolation::On, .rate = rate, .burst = rate / 8};
+        const PortPolicy policy{.mac = kGuest,
+                                .mtu = 1400,
+                                .spoof = spoof,
+                                .isolation = Isolation::On,
+                                .rate = rate,
+                                .burst = rate / 8,
+                                .pcap = "jane.pcapng"};
         EXPECT_EQ(make_kept_port(port_of(policy)), kGuest);
         Rtnetlink netlink;
         EXPECT_EQ(read_port(netlink, *netlink.find("jane0")), policy);

@@ -48,6 +48,7 @@ TEST(PortPolicy, RefusesWhatCannotBeAndSaysWhy) {
       {"rate=0", "nothing would ever pass"},
       {"rate=2000T", "at most 1024T"},
       {"burst=1M", "wants rate="},
+      {"pcap=", "pcap"},
       {"policy=/nonexistent", "policy=/nonexistent: cannot be read"},
   };
   for (const auto& [words, why] : cases) {
@@ -61,13 +62,13 @@ TEST(PortPolicy, RefusesWhatCannotBeAndSaysWhy) {
 TEST(PortPolicy, IsTheSameAfterATripThroughJson) {
   for (const char* const words :
        {"queues=1", "mac=52:54:00:12:34:56,vlan=4094,isolated=on", "vlans=1-9+11+4000-4094,native=11,spoof=allow",
-        "vlans=100,mtu=9000,rate=10M,burst=64K", "rate=1024T"}) {
+        "vlans=100,mtu=9000,rate=10M,burst=64K", "rate=1024T", "pcap=a file,,of=10.pcapng"}) {
     const auto policy = policy_of(words);
     EXPECT_EQ(parse_policy(to_json(policy), "test"), policy) << to_json(policy);
   }
-  EXPECT_EQ(to_json(policy_of("mac=52:54:00:12:34:56,vlan=10,mtu=1500,rate=1M,burst=64K")),
+  EXPECT_EQ(to_json(policy_of("mac=52:54:00:12:34:56,vlan=10,mtu=1500,rate=1M,burst=64K,pcap=/tmp/a.pcapng")),
             "{\n  \"mac\": \"52:54:00:12:34:56\",\n  \"spoof\": \"deny\",\n  \"vlan\": 10,\n  \"isolated\": false,\n"
-            "  \"mtu\": 1500,\n  \"rate\": 1048576,\n  \"burst\": 65536\n}");
+            "  \"mtu\": 1500,\n  \"rate\": 1048576,\n  \"burst\": 65536,\n  \"pcap\": \"/tmp/a.pcapng\"\n}");
   EXPECT_EQ(parse_policy("{}", "test"), PortPolicy{});
 }
 

@@ -168,12 +168,16 @@ TEST(Port, SaysInThePolicyWhatItIs) {
         {.mac = mac(2), .mtu = 1280, .isolation = Isolation::On, .rate = 10U << 20U, .burst = 64U << 10U},
         {.mac = mac(3), .mtu = 1500, .rate = 125'000'000, .burst = 1'000'000},
         {.mac = mac(4), .mtu = 1500, .rate = 6ULL << 30U, .burst = 1U << 20U},
+        {.mac = mac(5), .mtu = 1500, .spoof = Spoof::Allow, .pcap = "a file, = of pcap=5"},
+        {.mac = mac(6), .mtu = 1500, .pcap = "/" + std::string(215, 'x')},
     };
     for (const auto& policy : policies) {
       const auto port = Tap::on_bridge({.bridge = "br0", .guest = *policy.mac, .policy = policy});
       EXPECT_EQ(parse_policy(to_json(read(port->name())), ""), policy) << to_json(read(port->name()));
     }
     EXPECT_THAT(error_of([] { (void)read("lo"); }), HasSubstr("lo is no port of a bridge"));
+    EXPECT_THAT(error_of([] { (void)plug(1, {.pcap = std::string(217, 'x')}); }), HasSubstr("216 characters"));
+    EXPECT_FALSE(Rtnetlink{}.find("mlt0"));
   });
 }
 
