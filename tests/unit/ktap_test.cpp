@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
 #include <map>
 #include <random>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "tests/support/subprocess.h"
 #include "tests/unit/xml_check.h"
 #include "vmm/debug/judge.h"
 #include "vmm/debug/junit.h"
@@ -108,6 +111,8 @@ TEST(Ktap, WhatIsPlannedAndMissingIsAnError) {
             "tests 1 to 18446744073709551615 of "
             "18446744073709551615: error\n");
   EXPECT_EQ(results(parse("KTAP version 1\n1..0 # SKIP nothing to do\n")), "");
+  EXPECT_EQ(results(parse("KTAP version 1\n")), "test 1: error\n");
+  EXPECT_EQ(results(parse("TAP version 13\nTAP version 13\n1..1\nok 1 a\n")), "a: passed\n");
 }
 
 TEST(Ktap, ACrashIsTheRunningTests) {
@@ -200,6 +205,94 @@ TEST(KtapOnAConsole, AnyCutGivesJUnitThatIsWellFormed) {
   }
   EXPECT_GT(codes[1], 100);
   EXPECT_EQ(codes[124], 200);
+}
+
+/// A log of tests that all pass: no cut of it may. A line that is not whole counts for nothing.
+struct Passing {
+  std::string text;
+  std::string begins;  // with the end of this; before, there are no tests
+};
+
+Passing passing_kunit() {
+  constexpr const char* kText =
+      "random: crng init done\n"
+      "KTAP version 1\n"
+      "1..12\n"
+      "    KTAP version 1\n"
+      "    # Subtest: list-kunit-test\n"
+      "    # module: list_test\n"
+      "    1..2\n"
+      "    ok 1 list_test_list_init\n"
+      "usb 1-1: new high-speed USB device number 2\n"
+      "    ok 2 list_test_list_add # SKIP not on this machine\n"
+      "# list-kunit-test: pass:1 fail:0 skip:1 total:2\n"
+      "# Totals: pass:1 fail:0 skip:1 total:2\n"
+      "ok 1 list-kunit-test\n"
+      "    KTAP version 1\n"
+      "    # Subtest: overflow\n"
+      "    1..1\n"
+      "        KTAP version 1\n"
+      "        # Subtest: shift\n"
+      "clocksource: Switched to clocksource tsc\n"
+      "        ok 1 by <one> & \"two\"\n"
+      "        ok 2 by_two\n"
+      "    # shift: pass:2 fail:0 skip:0 total:2\n"
+      "    ok 1 shift\n"
+      "# overflow: pass:1 fail:0 skip:0 total:1\n"
+      "ok 2 overflow\n";
+  std::string text{kText};
+  for (int suite = 3; suite <= 12; ++suite) {
+    const auto number = std::to_string(suite);
+    text += "    KTAP version 1\n    # Subtest: suite" + number + "\n    1..2\n    ok 1 a\nEXT4-fs (vda): mounted\n" +
+            "    ok 2 b\nok " + number + " suite" + number + "\n";
+  }
+  return {.text = stamped(text), .begins = "] KTAP version "};
+}
+
+Passing passing_kselftest() {
+  std::string text = "[    1.000000][    T1] Run /init as init process\r\nTAP version 13\n1..11\n";
+  for (int test = 1; test <= 11; ++test) {
+    const auto number = std::to_string(test);
+    text += "# timeout set to 45\n# selftests: timers: t" + number + "\n# TAP version 13\n# 1..2\n# ok 1 first\n" +
+            "[    2.0000" + std::to_string(test + 10) + "][   T12] not ok 7 usb\r\n# # a note\n# ok 2 second\n" +
+            "# # Totals: pass:2 fail:0 xfail:0 xpass:0 skip:0 error:0\nok " + number + " selftests: timers: t" +
+            number + "\n";
+  }
+  return {.text = text, .begins = "\nTAP version "};
+}
+
+TEST(KtapOnAConsole, NoCutOfTestsThatPassPasses) {
+  std::mt19937 random{20'240'501};
+  const test::TempDir directory;
+  std::vector<std::string> parse{
+      "python3", "-c",
+      "import sys, xml.etree.ElementTree as E\n"
+      "for path in sys.argv[1:]:\n"
+      "    wants = int(path.rsplit('.', 1)[1])\n"
+      "    errors = [case.find('error') for case in E.parse(path).iter('testcase')]\n"
+      "    told = [error for error in errors if error is not None and error.get('message')]\n"
+      "    assert bool(told) == bool(wants), path\n"};
+  int cut_short = 0;
+  for (const auto& log : {passing_kunit(), passing_kselftest()}) {
+    const auto whole = judge(log.text);
+    EXPECT_EQ(whole.name, "power-off") << to_junit(whole);
+    EXPECT_GT(whole.tests.size(), 20);
+    const auto begins = log.text.find(log.begins) + log.begins.size();
+    for (int i = 0; i < 100; ++i) {
+      const auto cut = random() % log.text.size();
+      const auto verdict = judge(log.text.substr(0, cut));
+      const bool is_short = cut >= begins;
+      SCOPED_TRACE("..." + log.text.substr(cut - std::min<std::size_t>(cut, 100), std::min<std::size_t>(cut, 100)));
+      EXPECT_EQ(verdict.name, is_short ? "tests-failed" : "power-off");
+      EXPECT_EQ(verdict.exit_code, is_short ? 1 : 0);
+      cut_short += is_short ? 1 : 0;
+      parse.push_back(directory.file(std::to_string(parse.size()) + (is_short ? ".1" : ".0")));
+      std::ofstream{parse.back()} << to_junit(verdict);
+    }
+  }
+  EXPECT_GT(cut_short, 150);
+  const auto parsed = test::run({.command = parse});
+  EXPECT_EQ(parsed.exit_code, 0) << parsed.err;
 }
 
 TEST(Junit, CountsAddUp) {

@@ -110,6 +110,9 @@ void KtapParser::hear(std::string_view line, Source source) {
   }
   if (is_version(text)) {
     if (indent == 0) {
+      if (levels_.size() == 1 && levels_.front().untold()) {
+        levels_.clear();  // said twice
+      }
       close_all({});
       hashes_ = false;
       started_ = true;
@@ -199,7 +202,7 @@ bool KtapParser::close_last(std::string_view name, End end, std::string_view cra
     keep({.name = std::move(test), .status = TestStatus::Error, .reason = std::move(reason), .log = level.log});
     missing = true;
   };
-  if (end == End::Cut && (next <= planned ? !crash.empty() : nested)) {
+  if (end == End::Cut && (next <= planned ? !crash.empty() : nested || level.untold())) {
     miss(next <= planned ? fmt::format("test {} of {}", next, planned)
          : level.planned ? std::string{"the end of its tests"}
                          : fmt::format("test {}", next),

@@ -49,6 +49,9 @@ class KtapParser {
     std::uint64_t seen = 0;
     std::size_t first = 0;  ///< its results, and those nested in it, begin here
     std::string log{};
+
+    /// Neither a plan nor a result yet.
+    [[nodiscard]] bool untold() const noexcept { return seen == 0 && !planned; }
   };
   struct Outcome {
     TestStatus status;
