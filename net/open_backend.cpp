@@ -59,6 +59,9 @@ std::string describe_way(const NetOptions& options) {
   if (options.user) {
     return "user";
   }
+  if (!options.vhost_user.empty()) {
+    return "vhost-user=" + options.vhost_user;
+  }
   return fmt::format("fd={}", options.fd.value_or(-1));
 }
 

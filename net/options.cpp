@@ -38,6 +38,7 @@ NetOptions parse_net(std::string_view text) {
   for (const auto& forward : options.take_all("hostfwd")) {
     net.forwards.push_back(parse_host_forward(forward));
   }
+  net.vhost_user = options.take("vhost-user").value_or("");
   const auto policy = options.take("policy");
   net.port = take_policy(options, policy ? read_policy_file(*policy) : PortPolicy{}, "-n ");
   if (const auto queues = options.take_number("queues", {.min = 1, .max = kMaxNetPairs})) {
@@ -50,15 +51,19 @@ NetOptions parse_net(std::string_view text) {
   options.finish();
 
   const int ways = (net.bridge.empty() ? 0 : 1) + (net.tap.empty() ? 0 : 1) + (net.macvtap.empty() ? 0 : 1) +
-                   (net.fd ? 1 : 0) + (net.user ? 1 : 0);
+                   (net.fd ? 1 : 0) + (net.user ? 1 : 0) + (net.vhost_user.empty() ? 0 : 1);
   if (ways != 1) {
-    throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME, macvtap=NAME, fd=N and user"};
+    throw HostError{"-n wants exactly one of bridge=NAME, tap=NAME, macvtap=NAME, fd=N, user and vhost-user=SOCKET"};
   }
   if (mode && net.macvtap.empty()) {
     throw HostError{"-n mode= goes with macvtap=NAME only"};
   }
   if (!net.forwards.empty() && !net.user) {
     throw HostError{"-n hostfwd= goes with user only: on a network of its own the guest can be reached anyway"};
+  }
+  if (!net.vhost_user.empty() && (net.port.rate != 0 || !net.port.pcap.empty() || net.vhost == Vhost::On)) {
+    throw HostError{
+        "-n vhost-user= goes without rate=, pcap= and vhost=: its frames never come by here, the back-end has them"};
   }
   if (net.user && (net.queues != 1 || net.vhost == Vhost::On)) {
     throw HostError{"-n user has one queue pair and no vhost-net: its frames go through passt"};

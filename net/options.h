@@ -13,8 +13,8 @@
 
 namespace martlet {
 
-/// One network card as the user asked for it. Exactly one of `bridge`, `tap`, `macvtap`, `fd` and `user` says
-/// where it leads.
+/// One network card as the user asked for it. Exactly one of `bridge`, `tap`, `macvtap`, `fd`, `user` and
+/// `vhost_user` says where it leads.
 struct NetOptions {
   std::string bridge{};   ///< a TAP is made, put on this bridge, and gone with the process
   std::string tap{};      ///< a TAP that is there
@@ -23,6 +23,7 @@ struct NetOptions {
   std::optional<int> fd{};              ///< an inherited descriptor of a TAP
   bool user = false;                    ///< what the host's user may do, by passt
   std::vector<HostForward> forwards{};  ///< with `user`
+  std::string vhost_user{};             ///< the socket of the process that serves the rings (OVS, DPDK)
 
   /// Of these only a bridge's port has spoof, vlans and isolation: on others they are as nobody has set them.
   PortPolicy port{};

@@ -205,10 +205,11 @@ Command parse_command_line(int argc, const char* const* argv) {
            "queues=N, block_size=512|4096, rate=BYTES, iops=N, burst=BYTES (a second)",
            "[path=]FILE[,KEY=VALUE…]");
   add_list("-n,--net", nics,
-           "A virtio network card: on a TAP of its own on a bridge, on TAP NAME, or on inherited descriptor N;\n"
+           "A virtio network card: on a TAP of its own on a bridge, on TAP NAME, on inherited descriptor N,\n"
+           "or served by who listens at SOCKET (vhost-user: OVS, DPDK);\n"
            "mac=ADDRESS, mtu=N, queues=PAIRS, vhost=auto|on|off, rate=BYTES, burst=BYTES (a second),\n"
            "pcap=FILE; on a bridge: spoof=deny|allow, vlan=N, vlans=A-B+C, native=N, isolated=on|off, policy=FILE",
-           "bridge=NAME|tap=NAME|macvtap=NAME|fd=N|user[,KEY=VALUE…]");
+           "bridge=NAME|tap=NAME|macvtap=NAME|fd=N|user|vhost-user=SOCKET[,KEY=VALUE…]");
   run_app->add_flag("--rng", config.rng, "A virtio source of entropy")->group("Devices");
   run_app->add_option("--transport", transport, "How the guest finds its virtio devices [pci]")
       ->type_name("pci|mmio")
@@ -369,6 +370,10 @@ Command parse_command_line(int argc, const char* const* argv) {
   }
   std::ranges::transform(disks, std::back_inserter(config.disks), virtio::parse_disk);
   std::ranges::transform(nics, std::back_inserter(config.nics), parse_net);
+  const auto by_others = [](const NetOptions& nic) { return !nic.vhost_user.empty(); };
+  if (config.backing == GuestMemory::Backing::Anonymous && std::ranges::any_of(config.nics, by_others)) {
+    config.backing = GuestMemory::Backing::Memfd;  // who serves the rings must be able to map them
+  }
   std::ranges::transform(ports, std::back_inserter(config.ports), virtio::parse_port_options);
   if (!console.empty()) {
     config.console = parse_serial_target(console);

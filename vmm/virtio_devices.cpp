@@ -8,6 +8,7 @@
 #include "devices/virtio/block.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
+#include "devices/virtio/vhost_user_net.h"
 #include "net/kept_port.h"
 #include "net/open_backend.h"
 #include "vmm/base/error.h"
@@ -24,22 +25,30 @@ static_assert(layout::kPciIrqs.size() == PciHost::kGsiCount && layout::kPciIrqs[
               layout::kPciIrqs[0] == PciHost::gsi(0));
 static_assert(layout::kVirtioMmioSlot == virtio::VirtioMmio::kSize);
 
-std::unique_ptr<virtio::Net> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
+std::unique_ptr<virtio::VirtioDevice> make_net(EventLoop& loop, const GuestMemory& memory, const NetOptions& options) {
   const auto mac = guest_address(options);
+  const auto lost = [way = describe_way(options)] {
+    say("-n " + way + " has ended: the cable of its network card is out");
+  };
+  if (!options.vhost_user.empty()) {
+    return std::make_unique<virtio::VhostUserNet>(
+        loop, memory,
+        virtio::VhostUserNet::Options{
+            .back_end = {.path = options.vhost_user, .pairs = options.queues, .mtu = options.port.mtu.value_or(0)},
+            .mac = mac,
+            .lost = lost});
+  }
   const virtio::RateLimits limits{.bytes = options.port.rate, .burst = options.port.burst};
   // On a bridge the port's own queue, in the kernel, limits what goes to the guest.
   const bool by_port = !options.bridge.empty();
-  return std::make_unique<virtio::Net>(
-      loop, open_backend(options, mac, say),
-      virtio::Net::Options{.mac = mac,
-                           .mtu = options.port.mtu.value_or(0),
-                           .to_guest = by_port ? virtio::RateLimits{} : limits,
-                           .from_guest = limits,
-                           .vhost = options.vhost,
-                           .memory = &memory,
-                           .lost = [way = describe_way(options)] {
-                             say("-n " + way + " has ended: the cable of its network card is out");
-                           }});
+  return std::make_unique<virtio::Net>(loop, open_backend(options, mac, say),
+                                       virtio::Net::Options{.mac = mac,
+                                                            .mtu = options.port.mtu.value_or(0),
+                                                            .to_guest = by_port ? virtio::RateLimits{} : limits,
+                                                            .from_guest = limits,
+                                                            .vhost = options.vhost,
+                                                            .memory = &memory,
+                                                            .lost = lost});
 }
 
 }  // namespace

@@ -21,9 +21,10 @@ TEST(NetOptions, SayWhereTheCardLeads) {
   EXPECT_EQ(tap.port.burst, 64U << 10U);
   EXPECT_FALSE(tap.port.mac);
   EXPECT_EQ(parse_net("fd=7").fd, 7);
+  EXPECT_EQ(parse_net("vhost-user=/run/a,queues=2").vhost_user, "/run/a");
   EXPECT_EQ(parse_net("bridge=br0").port.spoof, Spoof::Deny);
   EXPECT_EQ(parse_net("bridge=br0,spoof=allow").port.spoof, Spoof::Allow);
-  EXPECT_EQ(parse_net("bridge=br0,pcap=/tmp/a,,b.pcapng").pcap, "/tmp/a,b.pcapng");
+  EXPECT_EQ(parse_net("bridge=br0,pcap=/tmp/a,,b.pcapng").port.pcap, "/tmp/a,b.pcapng");
 }
 
 TEST(NetOptions, RefuseWhatCannotBe) {
@@ -51,6 +52,10 @@ TEST(NetOptions, RefuseWhatCannotBe) {
                                 "bridge=br0,pcap=a,vhost=on",
                                 "fd=-1",
                                 "fd=3,queues=2",
+                                "vhost-user=",
+                                "vhost-user=a,bridge=br0",
+                                "vhost-user=a,pcap=b",
+                                "vhost-user=a,rate=1M",
                                 "bridge=br0,speed=1",
                                 "bridge="}) {
     EXPECT_THROW((void)parse_net(bad), HostError) << bad;

@@ -29,7 +29,7 @@ std::uint64_t avail_entry(std::uint16_t slot) { return kRingEntries + slot * std
 
 }  // namespace
 
-FakeDriver::FakeDriver(Options options) : options_{options}, memory_{kRam} {
+FakeDriver::FakeDriver(Options options) : options_{options}, memory_{kRam, GuestMemory::Backing::Memfd} {
   options_.features |= kVersion1 | flag_if(packed(), kRingPacked);
   for (std::uint16_t i = 0; i < options_.queues; ++i) {
     auto& queue = *queues_.emplace_back(std::make_unique<Queue>());
