@@ -93,6 +93,12 @@ std::unique_ptr<VirtQueue> FakeDriver::make_queue(std::uint16_t queue) {
 
 // --- Requests
 
+FakeDriver::Chain::~Chain() {
+  for (const auto addr : owned_) {
+    driver_.release(addr);
+  }
+}
+
 FakeDriver::Chain& FakeDriver::Chain::readable(std::span<const std::byte> bytes) {
   const auto addr = owned_.emplace_back(driver_.allocate(bytes.size(), 1));
   std::ranges::copy(bytes, driver_.memory_.slice(addr, bytes.size())->begin());
@@ -137,9 +143,11 @@ std::uint16_t FakeDriver::submit(Chain& chain) {
     put_table(chain);
   }
   auto& queue = at(chain.queue_);
-  Sent sent{.owned = std::exchange(chain.owned_, {}), .writable = std::exchange(chain.writable_, {})};
-  return packed() ? put_packed(queue, chain.descriptors_, chain.id_, std::move(sent))
-                  : put_split(queue, chain.descriptors_, std::move(sent));
+  Sent sent{.owned = chain.owned_, .writable = chain.writable_};
+  const auto id = packed() ? put_packed(queue, chain.descriptors_, chain.id_, std::move(sent))
+                           : put_split(queue, chain.descriptors_, std::move(sent));
+  chain.owned_.clear();  // the driver's now; the chain's still if there was no room
+  return id;
 }
 
 void FakeDriver::put_table(Chain& chain) {

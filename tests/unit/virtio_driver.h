@@ -77,6 +77,11 @@ class FakeDriver final : public DriverInterrupts {
   /// One request being built. What is not submitted was never there.
   class Chain {
    public:
+    Chain(Chain&&) = default;
+    Chain& operator=(Chain&&) = delete;
+    /// Releases what was not submitted.
+    ~Chain();
+
     Chain& readable(std::span<const std::byte> bytes);
     Chain& readable(std::string_view text) { return readable(std::as_bytes(std::span{text})); }
     template <class T>

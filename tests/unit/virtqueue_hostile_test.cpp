@@ -125,7 +125,8 @@ TEST_P(VirtqueueHostile, TablesThatAreNone) {
 }
 
 TEST_P(VirtqueueHostile, TableLongerThanTheQueue) {
-  auto longer = driver.chain().indirect();
+  auto longer = driver.chain();
+  longer.indirect();
   for (int i = 0; i < 17; ++i) {
     longer.readable("x");
   }

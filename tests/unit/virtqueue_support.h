@@ -35,7 +35,10 @@ struct RingScript : ::testing::Test {
 
   FakeDriver::Chain chain() {
     auto made = driver.chain();
-    return indirect ? made.indirect() : made;
+    if (indirect) {
+      made.indirect();
+    }
+    return made;
   }
   /// Submits a good request and sees it served: the queue lives.
   void serves_the_next() {
