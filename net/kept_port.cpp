@@ -62,13 +62,22 @@ void remove_traces(Rtnetlink& netlink, const std::string& name, const std::vecto
 }
 
 Fd make_tap(const KeptPort& port) {
-  Fd fd = open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
+  const auto refuse = [&] {
+    throw HostError{fmt::format("net port {}: making a TAP needs CAP_NET_ADMIN (run as root)", port.name)};
+  };
+  Fd fd{::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC)};
+  if (!fd) {
+    if (errno == EACCES || errno == EPERM) {
+      refuse();
+    }
+    fail_errno(errno, fmt::format("net port {}: cannot open /dev/net/tun", port.name));
+  }
   ifreq request{};
   std::memcpy(request.ifr_name, port.name.data(), std::min(port.name.size(), sizeof request.ifr_name - 1));
   request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE | IFF_TUN_EXCL);
   if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
     if (errno == EPERM) {
-      throw HostError{fmt::format("net port {}: making a TAP needs CAP_NET_ADMIN (run as root)", port.name)};
+      refuse();
     }
     fail_errno(errno, fmt::format("net port {}: cannot make a TAP", port.name));
   }
