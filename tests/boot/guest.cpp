@@ -42,10 +42,17 @@ std::string guest_file(std::string_view kernel, std::string_view name) {
 }
 
 RunningGuest::RunningGuest(const Guest& guest, Subprocess::Config streams) {
-  streams.command = {MARTLET_PROGRAM, "run", guest_file(guest.kernel, "kernel/" + guest.image)};
+  auto kernel = guest_file(guest.kernel, "kernel/" + guest.image);
+  streams.command = guest.by;
+  if (!guest.by.empty()) {
+    std::filesystem::permissions(directory_.path(), std::filesystem::perms::all);
+    std::filesystem::copy_file(kernel, directory_.file("kernel"));  // from a cache that is somebody's own
+    kernel = directory_.file("kernel");
+  }
   const auto add = [&](std::initializer_list<std::string> words) {
     streams.command.insert(streams.command.end(), words);
   };
+  add({MARTLET_PROGRAM, "run", kernel});
   const bool scripted = !guest.script.empty();
   add({"-a", (scripted ? "quiet martlet.test=script " : "") + guest.append, "-c", std::to_string(guest.cpus), "-m",
        std::to_string(guest.memory_mib) + "M"});

@@ -22,7 +22,8 @@ struct Guest {
   std::vector<std::string> more{};  ///< more options of martlet's
   /// For its sh, beside the root; its status is the VM's exit code. With it comes martlet.test=script.
   std::string script{};
-  bool with_root = true;  ///< give it its root by --root
+  std::vector<std::string> by{};  ///< a command that runs it, as another user perhaps
+  bool with_root = true;          ///< give it its root by --root
   /// In the lab a boot takes 5 s on idle cores; on busy ones, many times that.
   std::chrono::seconds limit{150};
 };
