@@ -8,7 +8,9 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "devices/virtio/vhost_user_net.h"
 #include "tests/unit/vhost_user_back_end.h"
@@ -207,7 +209,8 @@ TEST(VhostUser, RefusesABackEndThatIsSilentTooOldOrTooSmall) {
 TEST(VhostUser, RefusesWhatIsNoSocketAndMemoryThatCannotBeShared) {
   EventLoop loop;
   const FakeDriver driver{{}};
-  for (const std::string path : {"/nowhere/at/all", "/dev/null", "", std::string(200, 'x').c_str()}) {
+  const std::vector<std::string> paths{"/nowhere/at/all", "/dev/null", "", std::string(200, 'x')};
+  for (const auto& path : paths) {
     EXPECT_THROW((VhostUserNet{loop, driver.memory(), {.back_end = {.path = path}}}), HostError) << path;
   }
   const GuestRange range{.start = GuestAddr{0}, .size = 1U << 20U};
