@@ -258,13 +258,15 @@ void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
   [[maybe_unused]] const int without_ipv6 = netlink.forbid_ipv6_address(bridge.index);
   const LinkChange like_uplink{.address = uplink.address, .mtu = uplink.mtu, .state = LinkChange::State::Up};
   expect_done(netlink.change(bridge.index, like_uplink), bridge.name, "set it up");
-  const int error = netlink.change(uplink.index, {.master = bridge.index, .state = LinkChange::State::Up});
+  // One by one: Linux 6.1 sets it up first, and leaves it so when it then is no port.
+  const int error = netlink.change(uplink.index, {.master = bridge.index});
   if (error == EOPNOTSUPP) {
     fail(bridge.name,
          fmt::format("uplink {} cannot be a port of a bridge, as wireless cards cannot: use --mode internal --nat",
                      uplink.name));
   }
   expect_done(error, bridge.name, "make a port of " + uplink.name);
+  expect_done(netlink.change(uplink.index, {.state = LinkChange::State::Up}), bridge.name, "set up " + uplink.name);
   if (const auto vlans = read_bridge_vlans(netlink, bridge.index); vlans.filtering) {  // it carries what there are
     const PortVlans all{.ranges = {{1, 4094}}, .native = vlans.of_new_ports};
     expect_done(set_vlans(netlink, uplink.index, all), bridge.name, "give all VLANs to " + uplink.name);

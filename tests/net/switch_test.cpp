@@ -21,6 +21,7 @@ namespace {
 using namespace test;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 TEST(Switch, AnUplinkGetsBackWhatItHadExactly) {
   in_namespace([] {
@@ -185,6 +186,14 @@ TEST(Switch, WhatTheKernelRefusesHalfwayIsUndone) {
     EXPECT_THAT(refusal(external()), HasSubstr("cannot make a port of eth0: Device or resource busy"));
     EXPECT_EQ(difference(before, addresses_and_routes()), "");
     EXPECT_THAT(refusal({.name = "br0", .mode = SwitchMode::External, .uplink = "tun0"}), HasSubstr("is not Ethernet"));
+  });
+}
+
+TEST(Switch, AnUplinkThatIsRefusedStaysDown) {
+  in_namespace([] {
+    run_shell("ip link add eth0 type veth peer name far && ip link add on0 link eth0 type macvlan");
+    EXPECT_THAT(refusal(external()), HasSubstr("cannot make a port of eth0: Device or resource busy"));
+    EXPECT_THAT(output_of("ip link show up"), Not(HasSubstr("eth0")));
   });
 }
 
