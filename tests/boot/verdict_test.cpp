@@ -121,6 +121,44 @@ TEST(Hang, OfAKernelThatSleepsForEver) {
   EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("halted with interrupts off"));
 }
 
+// Debian's kernel is told that it runs in a VM, but a spin lock still spins on the only CPU.
+TEST(Hang, OfADeadlockIsNamedByTheLock) {
+  const auto ended = boot(guest("insmod /crash/lock.ko\n", {"--hang-timeout", kSilence}));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "hang");
+  EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("spins with interrupts off"));
+  EXPECT_THAT(ended.verdict.value("where", ""), HasSubstr("spin_lock"));
+}
+
+TEST(Lockup, OfTasksThatWaitForThemselvesIsAHungTask) {
+  const auto ended = boot(guest(std::string{kAllMessages} + "echo 1 > /proc/sys/kernel/hung_task_timeout_secs\n"
+                                                            "insmod /crash/mutex.ko &\n"
+                                                            "sleep 1000\n",
+                                {"--fail-on", "warn"}));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "hung-task");
+  EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("INFO: task insmod:"));
+}
+
+TEST(AtomicSleep, IsNamed) {
+  const auto ended =
+      boot(guest(std::string{kAllMessages} + "insmod /crash/atomic.ko\nsleep 1000\n", {"--fail-on", "oops"}));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "atomic-sleep");
+  EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr("scheduling while atomic: insmod/"));
+}
+
+TEST(TripleFault, IsNamed) {
+  const auto ended = boot(guest("insmod /crash/triple.ko\n"));
+  SCOPED_TRACE(::testing::Message() << ended);
+  EXPECT_EQ(ended.outcome.exit_code, 126);
+  EXPECT_EQ(ended.verdict["verdict"], "triple-fault");
+  EXPECT_EQ(ended.verdict["vcpu"], 0);
+}
+
 // The kernel says, by fw_cfg, where its VMCOREINFO is.
 TEST(DumpOfAKernel, HasItsLogAndBacktracesWithoutItsHelp) {
   const TempDir directory;
