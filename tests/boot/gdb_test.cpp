@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -116,6 +118,71 @@ TEST_F(KernelGdb, FindsWhereKaslrHasMovedARunningKernel) {
   running.process().type("x\n");
   const auto ended = running.wait();
   EXPECT_EQ(ended.outcome.exit_code, 43) << ended;
+}
+
+/// For gdb's Python: `count` steps, and at how many places they ended.
+std::string step_and_tell(const std::string& count) {
+  return "import gdb\n"
+         "places = set()\n"
+         "for step in range(" +
+         count +
+         "):\n"
+         "    gdb.execute('stepi', to_string=True)\n"
+         "    places.add(gdb.selected_frame().pc())\n"
+         "print('steps:', *(hex(place) for place in places))\n";
+}
+
+// vCPU 0 loops in a module's function of one instruction, interrupts on; vCPU 1 is busy with programs. However slowly
+// one steps, the timer's interrupt is due at each step, and must not be what is stepped into.
+TEST_F(KernelGdb, StepsAndStopsOneCpuOfTwoBusyOnes) {
+  const auto* const told = std::getenv("MARTLET_GDB_STEPS");
+  const std::string count = told != nullptr ? told : "200";
+  const std::chrono::seconds limit{150 + std::stoi(count) / 4};
+  auto busy = guest(
+      "taskset 2 sh -c '\n"
+      "while [ ! -d /sys/module/crash_loop ]; do :; done\n"
+      "sleep 1\n"
+      "while read address type name module; do [ $name != crash_loop ] || echo LOOP=$address; done < /proc/kallsyms\n"
+      "echo READY\n"
+      "while :; do cat /proc/version; done > /dev/null' &\n"
+      "taskset 1 insmod /crash/loop.ko\n",
+      {"--nokaslr"});
+  busy.limit = limit;
+  RunningGuest running{busy, {.input = Subprocess::Input::Null}};
+  ASSERT_TRUE(running.process().wait_for("READY")) << running.wait();
+  const auto& console = running.process().out();
+  const auto loop = "*(0x" + console.substr(console.find("LOOP=") + 5, 16) + "+4)";  // behind endbr64
+
+  const TempDir directory;
+  std::ofstream{directory.file("steps.py")} << step_and_tell(count);
+  std::ofstream{directory.file("interrupt.py")} << "import gdb, os, signal, threading, time\n"
+                                                   "def interrupt():\n"
+                                                   "    global began\n"
+                                                   "    began = time.monotonic()\n"
+                                                   "    os.kill(os.getpid(), signal.SIGINT)\n"
+                                                   "threading.Timer(2, interrupt).start()\n"
+                                                   "gdb.execute('continue')\n"
+                                                   "print('^C took %.0f ms' % ((time.monotonic() - began) * 1000))\n";
+  auto session =
+      gdb({"hbreak version_proc_show", "continue", "delete", "break version_proc_show", "continue", "bt 1", "delete",
+           "source " + directory.file("interrupt.py"), "info threads", "hbreak " + loop, "continue", "delete",
+           "source " + directory.file("steps.py"), "hbreak asm_sysvec_apic_timer_interrupt thread 1", "continue",
+           "info symbol $pc", "delete", "detach"});
+  session.deadline = limit;
+  const auto said = run(session);
+  SCOPED_TRACE(::testing::Message() << said);
+  EXPECT_THAT(said.out, ContainsRegex("Thread 2[^\n]* hit Breakpoint 1, "));
+  EXPECT_THAT(said.out, ContainsRegex("Thread 2[^\n]* hit Breakpoint 2, "));
+  EXPECT_THAT(said.out, ContainsRegex("#0  0xffffffff[0-9a-f]* in version_proc_show"));
+  EXPECT_THAT(said.out, HasSubstr("SIGINT"));
+  EXPECT_THAT(said.out, HasSubstr("^C took"));
+  EXPECT_THAT(said.out, ContainsRegex("Thread 1[^\n]* hit Breakpoint 3, "));
+  EXPECT_THAT(said.out, ContainsRegex("\nsteps: 0x[0-9a-f]+\n")) << "one place, and no interrupt handler";
+  EXPECT_THAT(said.out, ContainsRegex("Thread 1[^\n]* hit Breakpoint 4, ")) << "interrupts do come";
+  EXPECT_THAT(said.out, HasSubstr("asm_sysvec_apic_timer_interrupt in section"));
+
+  const auto again = run(gdb({"break version_proc_show", "continue", "monitor quit"}));
+  EXPECT_THAT(again.out, ContainsRegex("Thread 2[^\n]* hit Breakpoint 1, ")) << again;
 }
 
 }  // namespace
