@@ -41,7 +41,9 @@ int main(int argc, char** argv) {
   auto* failed = new Failed;  // GoogleTest's from now on
   testing::UnitTest::GetInstance()->listeners().Append(failed);
   const int status = RUN_ALL_TESTS();
-  const bool chance = std::getenv("MARTLET_LAB") != nullptr && std::getenv(kAgain) == nullptr;
+  // Not where each of several rounds must pass.
+  const bool chance =
+      std::getenv("MARTLET_LAB") != nullptr && std::getenv(kAgain) == nullptr && GTEST_FLAG_GET(repeat) == 1;
   if (status == 0 || !chance || failed->count() == 0 || failed->count() > kMostByChance) {
     return status;
   }
