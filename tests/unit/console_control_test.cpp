@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "tests/unit/console_support.h"
 
 namespace martlet::virtio {
@@ -87,7 +89,7 @@ TEST_P(ConsolePorts, WithoutNamesThereIsOneAndNoControl) {
   start(kMultiportBit);  // a transport would not let it through; nor does the device
   EXPECT_TRUE(console->port().open());
   send(kOut, "one");
-  EXPECT_EQ(contents(path("log")), "one");
+  EXPECT_EQ(test::read_file(path("log")), "one");
 }
 
 TEST_P(ConsolePorts, ADriverOfOnePortUsesTheFirst) {
@@ -95,7 +97,7 @@ TEST_P(ConsolePorts, ADriverOfOnePortUsesTheFirst) {
   start(0);
   EXPECT_TRUE(console->port().open());
   send(kOut, "one");
-  EXPECT_EQ(contents(path("log")), "one");
+  EXPECT_EQ(test::read_file(path("log")), "one");
   submit(kAgentOut, "two");
   submit(kControlOut, "three");
   EXPECT_TRUE(settles());

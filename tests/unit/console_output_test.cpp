@@ -17,7 +17,7 @@ TEST_P(ConsoleOutput, GoesToAFileByteForByte) {
   start(0);
   const auto text = noise(3U << 20U);
   pour(kOut, text);
-  EXPECT_TRUE(contents(path("log")) == text);
+  EXPECT_TRUE(test::read_file(path("log")) == text);
   EXPECT_TRUE(seen == text);
   on_loop([&] { EXPECT_EQ(console->finish(0ms), 0U); });
   EXPECT_TRUE(console->troubles().empty());
@@ -33,7 +33,7 @@ TEST_P(ConsoleOutput, OddChainsAreGivenBackAndTheNextOneIsHeard) {
   EXPECT_EQ(wait_used(kOut)->written, 0U);
   EXPECT_EQ(wait_used(kOut)->written, 0U);
   send(kOut, "fine");
-  EXPECT_TRUE(contents(path("log")).ends_with("fine"));
+  EXPECT_TRUE(test::read_file(path("log")).ends_with("fine"));
   EXPECT_EQ(driver.resets_wanted(), 0U);
 }
 
@@ -170,7 +170,7 @@ TEST_P(ConsoleOutput, EmergencyWritesAreHeardWithoutADriver) {
   console->write_config(9, std::as_bytes(std::span{&elsewhere, 1}));
   console->write_config(0xffffffff, std::as_bytes(std::span{&elsewhere, 1}));
   console->write_config(8, {});
-  EXPECT_EQ(contents(path("log")), "panic");
+  EXPECT_EQ(test::read_file(path("log")), "panic");
   EXPECT_EQ(seen, "panic");
 }
 

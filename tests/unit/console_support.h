@@ -14,9 +14,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <future>
 #include <memory>
@@ -29,65 +27,12 @@
 #include <vector>
 
 #include "devices/virtio/console.h"
+#include "tests/support/subprocess.h"
+#include "tests/unit/stream_support.h"
 #include "tests/unit/virtio_driver.h"
 #include "vmm/base/error.h"
 
 namespace martlet::virtio {
-
-inline std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span{text}); }
-inline std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-inline std::string noise(std::size_t size) {
-  std::string text(size, '\0');
-  std::uint32_t state = 4711;
-  for (auto& c : text) {
-    state = state * 1664525U + 1013904223U;
-    c = static_cast<char>(state >> 24U);
-  }
-  return text;
-}
-
-/// Waits for a condition, but not for ever.
-template <class Condition>
-bool eventually(Condition condition, std::chrono::microseconds between = std::chrono::microseconds{200}) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) {
-      return false;
-    }
-    std::this_thread::sleep_for(between);
-  }
-  return true;
-}
-
-/// Reads until `size` bytes or the end came, or nothing did for long.
-inline std::string read_up_to(int fd, std::size_t size,
-                              std::chrono::microseconds pause = std::chrono::microseconds{0}) {
-  std::string text;
-  std::array<char, 65536> chunk;
-  while (text.size() < size) {
-    std::this_thread::sleep_for(pause);
-    pollfd wait{.fd = fd, .events = POLLIN, .revents = 0};
-    const auto got =
-        ::poll(&wait, 1, 30000) > 0 ? ::read(fd, chunk.data(), std::min(chunk.size(), size - text.size())) : 0;
-    if (got <= 0) {
-      break;
-    }
-    text.append(chunk.data(), static_cast<std::size_t>(got));
-  }
-  return text;
-}
-
-inline void write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const auto put = ::send(fd, text.data(), text.size(), MSG_NOSIGNAL);
-    const auto written = put < 0 && errno == ENOTSOCK ? ::write(fd, text.data(), text.size()) : put;
-    ASSERT_GT(written, 0);
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
 
 struct ConsoleTest : testing::TestWithParam<Ring> {
   static constexpr std::uint64_t kSizeBit = 1;
@@ -102,8 +47,6 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
 
   ConsoleTest() {
     std::signal(SIGPIPE, SIG_IGN);
-    std::string name = "/tmp/martlet-console-XXXXXX";
-    directory = ::mkdtemp(name.data());
     for (std::uint16_t i = 0; i < kQueues; ++i) {
       kicks.push_back(make_eventfd());
       loop.watch(kicks.back().get(), EPOLLIN, [this, i](std::uint32_t) {
@@ -125,7 +68,6 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
     if (thread.joinable()) {
       thread.join();
     }
-    std::filesystem::remove_all(directory);
   }
 
   void make(const ConsoleOptions& options) { console.emplace(loop, options, hooks); }
@@ -218,7 +160,7 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
     EXPECT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     return client;
   }
-  [[nodiscard]] std::string path(std::string_view name) const { return directory + "/" + std::string{name}; }
+  [[nodiscard]] std::string path(std::string_view name) const { return directory.file(name); }
   [[nodiscard]] static SerialTarget file(std::string path) {
     return {.kind = SerialTarget::Kind::File, .path = std::move(path)};
   }
@@ -241,7 +183,7 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
     });
   }
 
-  std::string directory;
+  const test::TempDir directory;
   EventLoop loop;
   FakeDriver driver{{.size = 16, .ring = GetParam(), .features = kInOrder | kIndirectDescriptors, .queues = kQueues}};
   std::vector<Fd> kicks;
@@ -253,13 +195,6 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
 
 inline std::string ring_name(const testing::TestParamInfo<Ring>& tested) {
   return tested.param == Ring::Split ? "Split" : "Packed";
-}
-
-inline std::string contents(const std::string& path) {
-  std::string text(std::filesystem::file_size(path), '\0');
-  const auto file = open_file(path, O_RDONLY);
-  read_exactly(file.get(), std::as_writable_bytes(std::span{text}), 0, path);
-  return text;
 }
 
 }  // namespace martlet::virtio

@@ -13,10 +13,10 @@
 
 #include <array>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "tests/support/subprocess.h"
 #include "tests/unit/gdb_toy_machine.h"
 #include "vmm/base/error.h"
 #include "vmm/debug/gdb/server.h"
@@ -30,13 +30,7 @@ using testing::HasSubstr;
 
 class GdbServer : public testing::Test {
  protected:
-  GdbServer() {
-    std::string pattern = testing::TempDir() + "gdb.XXXXXX";
-    directory_ = ::mkdtemp(pattern.data());
-  }
-  ~GdbServer() override { std::filesystem::remove_all(directory_); }
-
-  [[nodiscard]] std::string path(std::string_view name) const { return fmt::format("{}/{}", directory_, name); }
+  [[nodiscard]] std::string path(std::string_view name) const { return directory_.file(name); }
 
   /// Runs the loop while `script` runs on a thread of its own.
   void run(const std::function<void()>& script) {
@@ -95,7 +89,7 @@ class GdbServer : public testing::Test {
   /// What gdb prints when it is given `commands`.
   std::string run_gdb(const Server& server, const std::vector<std::string>& commands, const std::string& symbols = {});
 
-  std::string directory_;
+  const test::TempDir directory_;
   EventLoop loop_;
   ToyMachine machine_{loop_};
 };

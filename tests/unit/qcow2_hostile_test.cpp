@@ -21,10 +21,10 @@ constexpr std::uint64_t kDiskSize = 2U << 20U;
 class Qcow2Hostile : public testing::Test {
  protected:
   Qcow2Hostile() {
-    store(folder / "data.raw", stamps(7, 128));
-    const auto path = folder / "image.qcow2";
+    store(folder.file("data.raw"), stamps(7, 128));
+    const auto path = folder.file("image.qcow2");
     EXPECT_EQ(shell(fmt::format("qemu-img convert -O qcow2 -o cluster_size={},compat=1.1 {} {}", kCluster,
-                                folder / "data.raw", path)),
+                                folder.file("data.raw"), path)),
               0);
     EXPECT_EQ(shell(fmt::format("qemu-img resize {} {}", path, kDiskSize)), 0);
     good = load(path);
@@ -86,7 +86,7 @@ class Qcow2Hostile : public testing::Test {
     EXPECT_EQ(carry_out(Kind::Flush, 0, 0), 0);
   }
 
-  Folder folder;
+  const test::TempDir folder;
   Bytes good;
   Bytes image;
   Bytes data;

@@ -39,10 +39,10 @@ struct Qcow2Script : testing::TestWithParam<DiskCache>, BlockGuest {
             .backing_format = DiskFormat::Raw,
             .cache = GetParam()};
   }
-  Folder folder;
-  std::string base = folder / "base.raw";
-  std::string plain = folder / "plain.qcow2";
-  std::string top = folder / "top.qcow2";
+  const test::TempDir folder;
+  std::string base = folder.file("base.raw");
+  std::string plain = folder.file("plain.qcow2");
+  std::string top = folder.file("top.qcow2");
 };
 
 TEST_P(Qcow2Script, KeepsWhatTheGuestWrites) {
@@ -63,8 +63,8 @@ TEST_P(Qcow2Script, KeepsWhatTheGuestWrites) {
   EXPECT_EQ(read(129, 4096).data, Bytes(expected.begin() + 129 * 512, expected.begin() + 129 * 512 + 4096));
   block.reset();
   expect_sound(top);
-  EXPECT_EQ(shell(fmt::format("qemu-img convert -O raw {} {}", top, folder / "all.raw")), 0);
-  EXPECT_EQ(load(folder / "all.raw"), expected);
+  EXPECT_EQ(shell(fmt::format("qemu-img convert -O raw {} {}", top, folder.file("all.raw"))), 0);
+  EXPECT_EQ(load(folder.file("all.raw")), expected);
   EXPECT_EQ(load(base), pattern(kSize, 0));
   // And once more by itself, only reading.
   auto options = over_base();
@@ -106,19 +106,19 @@ TEST_P(Qcow2Script, OpensOnlyWhatTheCommandLineNames) {
                     HasSubstr(fmt::format("--disk path={},format=qcow2,backing={},backing_format=raw", top, base))));
   EXPECT_THAT(refusal({.path = plain, .format = DiskFormat::Qcow2, .backing = base}),
               AllOf(HasSubstr("has no backing file"), HasSubstr("leave it out")));
-  EXPECT_THAT(refusal({.path = top, .format = DiskFormat::Qcow2, .backing = folder / "missing"}),
+  EXPECT_THAT(refusal({.path = top, .format = DiskFormat::Qcow2, .backing = folder.file("missing")}),
               HasSubstr("No such file"));
   EXPECT_THAT(refusal({.path = top, .format = DiskFormat::Qcow2, .backing = top}), HasSubstr("this very command"));
   EXPECT_THAT(refusal({.path = top, .format = DiskFormat::Qcow2, .backing = plain}),
               AllOf(HasSubstr("looks like qcow2"), HasSubstr("backing_format=qcow2")));
-  const auto third = folder / "third.qcow2";
+  const auto third = folder.file("third.qcow2");
   EXPECT_EQ(shell(fmt::format("qemu-img create -f qcow2 -F qcow2 -b {} {}", top, third)), 0);
   EXPECT_THAT(
       refusal({.path = third, .format = DiskFormat::Qcow2, .backing = top, .backing_format = DiskFormat::Qcow2}),
       AllOf(HasSubstr("has a backing file itself"), HasSubstr("qemu-img rebase")));
   EXPECT_THAT(refusal({.path = base, .format = DiskFormat::Qcow2}), HasSubstr("magic"));
   EXPECT_THAT(refusal({.path = plain, .format = DiskFormat::Qcow2, .overlay = "tmp"}), HasSubstr("raw images"));
-  const auto odd = folder / "odd.qcow2";
+  const auto odd = folder.file("odd.qcow2");
   EXPECT_EQ(shell(fmt::format("qemu-img create -f qcow2 {} 1536", odd)), 0);
   EXPECT_THAT(refusal({.path = odd, .format = DiskFormat::Qcow2, .block_size = 4096}), HasSubstr("block_size=512"));
 }

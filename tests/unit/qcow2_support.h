@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,36 +18,18 @@
 #include <optional>
 #include <random>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "devices/virtio/block_wire.h"
 #include "devices/virtio/disk_qcow2.h"
 #include "memory_image.h"
+#include "tests/support/subprocess.h"
 
 namespace martlet::virtio::qcow2_test {
 
 using Bytes = std::vector<std::byte>;
 using Kind = DiskRequest::Kind;
-
-/// A folder that goes when the test does.
-class Folder {
- public:
-  Folder() {
-    path_ = ::testing::TempDir() + "/martlet-qcow2-XXXXXX";
-    if (::mkdtemp(path_.data()) == nullptr) {
-      throw std::runtime_error{"mkdtemp"};
-    }
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { static_cast<void>(std::system(fmt::format("rm -rf '{}'", path_).c_str())); }
-  [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 /// Runs it in a shell; its exit code. What it says is shown when that is not `expected`.
 inline int shell(const std::string& command, std::initializer_list<int> expected = {0}) {
@@ -308,14 +289,15 @@ struct Made {
       const auto sector = stamps(versions.back(), 1);
       base.insert(base.end(), sector.begin(), sector.end());
     }
-    store(folder / "base.raw", base);
+    store(folder.file("base.raw"), base);
     const auto options = fmt::format("-o {},cluster_size={}", how.options, how.cluster);
     const auto create = [&](const std::string& more) {
       EXPECT_EQ(shell(fmt::format("qemu-img create -f qcow2 {} {} {} {}", options, more, path(), kSectors * kSector)),
                 0);
     };
     const auto convert = [&](const std::string& more, const std::string& to) {
-      EXPECT_EQ(shell(fmt::format("qemu-img convert {} {} -O qcow2 {} {}", options, more, folder / "base.raw", to)), 0);
+      EXPECT_EQ(shell(fmt::format("qemu-img convert {} {} -O qcow2 {} {}", options, more, folder.file("base.raw"), to)),
+                0);
     };
     const auto resize = [&] { EXPECT_EQ(shell(fmt::format("qemu-img resize {} {}", path(), kSectors * kSector)), 0); };
     switch (how.start) {
@@ -328,11 +310,11 @@ struct Made {
         create("-o preallocation=metadata");
         break;
       case Start::RawBacking:
-        create(fmt::format("-F raw -b {}", folder / "base.raw"));
+        create(fmt::format("-F raw -b {}", folder.file("base.raw")));
         break;
       case Start::Qcow2Backing:
-        convert("-c", folder / "base.qcow2");
-        create(fmt::format("-F qcow2 -b {}", folder / "base.qcow2"));
+        convert("-c", folder.file("base.qcow2"));
+        create(fmt::format("-F qcow2 -b {}", folder.file("base.qcow2")));
         break;
       case Start::Zlib:
         convert("-c", path());
@@ -350,7 +332,7 @@ struct Made {
     }
   }
 
-  [[nodiscard]] std::string path() const { return folder / "image.qcow2"; }
+  [[nodiscard]] std::string path() const { return folder.file("image.qcow2"); }
   [[nodiscard]] Model model() const { return {kSectors, versions}; }
   /// The disk in `content`, all of it in memory; `image` becomes where.
   std::unique_ptr<Qcow2Disk> open(const Bytes& content, MemoryImage*& image, std::uint32_t seed) const {
@@ -361,7 +343,7 @@ struct Made {
     std::unique_ptr<Qcow2Image> below;
     std::unique_ptr<ImageFile> raw_below;
     if (how.start == Start::Qcow2Backing) {
-      below = std::make_unique<Qcow2Image>(std::make_unique<MemoryImage>(load(folder / "base.qcow2"), seed),
+      below = std::make_unique<Qcow2Image>(std::make_unique<MemoryImage>(load(folder.file("base.qcow2")), seed),
                                            DiskAccess::ReadOnly);
     } else if (how.start == Start::RawBacking) {
       raw_below = std::make_unique<MemoryImage>(base, seed);
@@ -372,17 +354,18 @@ struct Made {
   }
   /// What QEMU reads from `image`, or from its snapshot.
   [[nodiscard]] Bytes read_back(const Bytes& image, Leaks leaks, const std::string& snapshot = "") const {
-    const auto copy = folder / "copy.qcow2";
+    const auto copy = folder.file("copy.qcow2");
     store(copy, image);
     if (snapshot.empty()) {
       expect_sound(copy, leaks);
     }
-    EXPECT_EQ(shell(fmt::format("qemu-img convert {} -f qcow2 -O raw {} {}", snapshot, copy, folder / "copy.raw")), 0);
-    return load(folder / "copy.raw");
+    EXPECT_EQ(shell(fmt::format("qemu-img convert {} -f qcow2 -O raw {} {}", snapshot, copy, folder.file("copy.raw"))),
+              0);
+    return load(folder.file("copy.raw"));
   }
 
   How how;
-  Folder folder;
+  const test::TempDir folder;
   Bytes base;
   std::vector<std::uint64_t> versions;
 };

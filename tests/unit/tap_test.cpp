@@ -7,9 +7,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,47 +22,13 @@
 
 #include "net/open_backend.h"
 #include "net/rtnetlink.h"
+#include "tests/support/namespace.h"
 #include "vmm/base/error.h"
 
 namespace martlet {
 namespace {
 
-constexpr int kNoPrivilege = 77;
 constexpr MacAddress kMac = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
-
-void run(const std::string& command) { EXPECT_EQ(::system(command.c_str()), 0) << command; }
-
-/// Runs `body` in a child with a network namespace of its own; its failures become the test's.
-void in_namespace(const std::function<void()>& body) {
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::unshare(CLONE_NEWNET) != 0 || ::access("/dev/net/tun", R_OK | W_OK) != 0) {
-      ::_exit(kNoPrivilege);
-    }
-    body();
-    ::_exit(::testing::Test::HasFailure() ? 1 : 0);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  if (WEXITSTATUS(status) == kNoPrivilege) {
-    GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace, and /dev/net/tun";
-  }
-  EXPECT_EQ(WEXITSTATUS(status), 0) << "failed in the network namespace, see above";
-}
-
-/// The HostError of `action`: one line.
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const HostError& error) {
-    EXPECT_EQ(std::string{error.what()}.find('\n'), std::string::npos);
-    return error.what();
-  }
-  return "no error";
-}
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
@@ -115,8 +79,8 @@ bool same_payload(const Frame& a, const Frame& b) {
 }
 
 TEST(Tap, OnABridgeTakesItsMtuAndIsAPort) {
-  in_namespace([] {
-    run("ip link add br0 address 52:54:00:00:00:01 mtu 9000 type bridge && ip link set br0 up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 address 52:54:00:00:00:01 mtu 9000 type bridge && ip link set br0 up");
     const auto tap = on_br0();
     EXPECT_EQ(tap->name(), "mlt0");
     EXPECT_EQ(tap->mtu(), 9000);
@@ -134,8 +98,8 @@ TEST(Tap, OnABridgeTakesItsMtuAndIsAPort) {
 }
 
 TEST(Tap, GoesWithItsOwnerHoweverThatEnds) {
-  in_namespace([] {
-    run("ip link add br0 type bridge && ip link set br0 up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 type bridge && ip link set br0 up");
     for (const int signal : {SIGKILL, SIGTERM, SIGSEGV}) {
       std::array<int, 2> pipe{};
       ASSERT_EQ(::pipe(pipe.data()), 0);
@@ -161,8 +125,8 @@ TEST(Tap, GoesWithItsOwnerHoweverThatEnds) {
 }
 
 TEST(Tap, TwoOnABridgeExchangeFrames) {
-  in_namespace([] {
-    run("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
     const auto a = on_br0();
     const auto b = on_br0(3);
     for (const std::size_t size : {60U, 61U, 1514U}) {
@@ -183,8 +147,8 @@ TEST(Tap, TwoOnABridgeExchangeFrames) {
 }
 
 TEST(Tap, ASegmentedPacketPassesWholeWhoeverCanTakeIt) {
-  in_namespace([] {
-    run("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
     const auto a = on_br0();
     const auto b = on_br0();
     ASSERT_TRUE(b->set_offloads(kChecksum | kTso4));
@@ -222,8 +186,8 @@ TEST(Tap, ASegmentedPacketPassesWholeWhoeverCanTakeIt) {
 }
 
 TEST(Tap, ManyFramesByOneCallStayInOrder) {
-  in_namespace([] {
-    run("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
     const auto a = on_br0();
     const auto b = on_br0();
     for (const std::size_t count : {2U, 16U, 70U}) {
@@ -253,8 +217,8 @@ TEST(Tap, ManyFramesByOneCallStayInOrder) {
 }
 
 TEST(Tap, ManyFramesComeByOneCallAndWhatIsNotThereIsNotWaitedFor) {
-  in_namespace([] {
-    run("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
     const auto a = on_br0();
     const auto b = on_br0();
     std::vector<Frame> into(40, Frame(2000));
@@ -288,8 +252,8 @@ TEST(Tap, ManyFramesComeByOneCallAndWhatIsNotThereIsNotWaitedFor) {
 }
 
 TEST(Tap, OneThatFillsUpGetsNoFrameBeforeItsTurn) {
-  in_namespace([] {
-    run("ip tuntap add dev full mode tap && ip link set full up");
+  test::in_namespace([] {
+    test::run_shell("ip tuntap add dev full mode tap && ip link set full up");
     const Fd first = open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
     ifreq request{};
     std::strcpy(request.ifr_name, "full");
@@ -312,15 +276,15 @@ TEST(Tap, OneThatFillsUpGetsNoFrameBeforeItsTurn) {
 }
 
 TEST(Tap, TakesOneThatIsThere) {
-  in_namespace([] {
-    run("ip tuntap add dev one mode tap && ip link set one up");
-    run("ip tuntap add dev many mode tap multi_queue && ip link set many up mtu 4000");
-    run("ip tuntap add dev down mode tap");
-    run("ip tuntap add dev tun mode tun");
+  test::in_namespace([] {
+    test::run_shell("ip tuntap add dev one mode tap && ip link set one up");
+    test::run_shell("ip tuntap add dev many mode tap multi_queue && ip link set many up mtu 4000");
+    test::run_shell("ip tuntap add dev down mode tap");
+    test::run_shell("ip tuntap add dev tun mode tun");
     {
       const auto one = Tap::open({.name = "one"});
       EXPECT_EQ(one->pairs(), 1);
-      EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "one"}); }), "busy"));
+      EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "one"}); }), "busy"));
       const auto down = Tap::open({.name = "down"});
       EXPECT_NE(Rtnetlink{}.find("down")->flags & IFF_UP, 0U);
     }
@@ -330,18 +294,19 @@ TEST(Tap, TakesOneThatIsThere) {
       EXPECT_EQ(many->mtu(), 4000);
     }
     EXPECT_EQ(Tap::open({.name = "many", .pairs = 4})->pairs(), 4);
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "one", .pairs = 2}); }), "multi_queue"));
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "tun"}); }), "not a TAP"));
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "lo"}); }), "is the loopback interface, not a TAP"));
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "nope"}); }), "no such interface"));
+    EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "one", .pairs = 2}); }), "multi_queue"));
+    EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "tun"}); }), "not a TAP"));
+    EXPECT_TRUE(
+        contains(test::error_of([] { (void)Tap::open({.name = "lo"}); }), "is the loopback interface, not a TAP"));
+    EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "nope"}); }), "no such interface"));
     EXPECT_FALSE(Rtnetlink{}.find("nope"));
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "sixteen-chars-xx"}); }), "too long"));
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "mlt%d"}); }), "not a name"));
+    EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "sixteen-chars-xx"}); }), "too long"));
+    EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "mlt%d"}); }), "not a name"));
   });
 }
 
 TEST(Tap, AnInheritedDescriptorIsLookedAt) {
-  in_namespace([] {
+  test::in_namespace([] {
     const auto make = [](short flags) {
       Fd fd = open_file("/dev/net/tun", O_RDWR);
       ifreq request{};
@@ -351,7 +316,7 @@ TEST(Tap, AnInheritedDescriptorIsLookedAt) {
       }
       return fd;
     };
-    const auto refused = [](int fd) { return error_of([=] { (void)Tap::inherit(fd); }); };
+    const auto refused = [](int fd) { return test::error_of([=] { (void)Tap::inherit(fd); }); };
     {
       const Fd good = make(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR);
       const auto tap = Tap::inherit(good.get());
@@ -369,11 +334,12 @@ TEST(Tap, AnInheritedDescriptorIsLookedAt) {
 }
 
 TEST(Tap, WhatIsWrongWithABridgeIsSaidInOneLine) {
-  in_namespace([] {
-    run("ip link add br0 type bridge && ip link add dummy0 type dummy 2>/dev/null || ip tuntap add dev dummy0 mode "
+  test::in_namespace([] {
+    test::run_shell(
+        "ip link add br0 type bridge && ip link add dummy0 type dummy 2>/dev/null || ip tuntap add dev dummy0 mode "
         "tap");
     const auto refused = [](const std::string& bridge) {
-      return error_of([&] { (void)Tap::on_bridge({.bridge = bridge, .guest = kMac}); });
+      return test::error_of([&] { (void)Tap::on_bridge({.bridge = bridge, .guest = kMac}); });
     };
     EXPECT_TRUE(contains(refused("br7"), "br7: there is no such interface"));
     EXPECT_TRUE(contains(refused("dummy0"), "not a bridge"));
@@ -381,34 +347,35 @@ TEST(Tap, WhatIsWrongWithABridgeIsSaidInOneLine) {
     EXPECT_TRUE(contains(refused("a-name-much-too-long"), "too long"));
     EXPECT_TRUE(contains(refused(""), "not a name"));
     NetOptions large{.bridge = "br0", .port = {.mtu = 9000}};
-    EXPECT_TRUE(contains(error_of([&] { (void)open_backend(large, kMac, {}); }), "mtu=9000: the network carries 1500"));
+    EXPECT_TRUE(
+        contains(test::error_of([&] { (void)open_backend(large, kMac, {}); }), "mtu=9000: the network carries 1500"));
     EXPECT_FALSE(Rtnetlink{}.find("mlt0"));  // nothing is left behind
   });
 }
 
 TEST(Tap, WithoutPrivilegeItSaysWhatIsMissing) {
-  in_namespace([] {
-    run("ip link add br0 type bridge && ip tuntap add dev mine mode tap user 65534 && ip link set mine up");
-    run("ip tuntap add dev theirs mode tap user 1 && ip link set theirs up");
+  test::in_namespace([] {
+    test::run_shell("ip link add br0 type bridge && ip tuntap add dev mine mode tap user 65534 && ip link set mine up");
+    test::run_shell("ip tuntap add dev theirs mode tap user 1 && ip link set theirs up");
     ASSERT_EQ(::setresuid(65534, 65534, 65534), 0);
     if (::access("/dev/net/tun", R_OK | W_OK) != 0) {
-      EXPECT_TRUE(contains(error_of([] { (void)on_br0(); }), "/dev/net/tun: not permitted"));
+      EXPECT_TRUE(contains(test::error_of([] { (void)on_br0(); }), "/dev/net/tun: not permitted"));
       return;
     }
-    const auto refused = error_of([] { (void)on_br0(); });
+    const auto refused = test::error_of([] { (void)on_br0(); });
     EXPECT_TRUE(contains(refused, "needs CAP_NET_ADMIN")) << refused;
     EXPECT_TRUE(contains(refused, "or a port made for you, as root: martlet net port tap0")) << refused;
     EXPECT_TRUE(contains(refused, "--bridge br0")) << refused;
     EXPECT_EQ(Tap::open({.name = "mine"})->name(), "mine");
-    EXPECT_TRUE(contains(error_of([] { (void)Tap::open({.name = "theirs"}); }), "belongs to another user"));
+    EXPECT_TRUE(contains(test::error_of([] { (void)Tap::open({.name = "theirs"}); }), "belongs to another user"));
   });
 }
 
 TEST(Tap, OneThatIsDeletedSaysSo) {
-  in_namespace([] {
-    run("ip tuntap add dev gone mode tap && ip link set gone up");
+  test::in_namespace([] {
+    test::run_shell("ip tuntap add dev gone mode tap && ip link set gone up");
     const auto tap = Tap::open({.name = "gone"});
-    run("ip link delete gone");
+    test::run_shell("ip link delete gone");
     Frame frame = frame_of(100);
     const std::array<iovec, 1> whole{{{frame.data(), frame.size()}}};
     EXPECT_EQ(tap->send(0, whole), -ENODEV);
@@ -425,8 +392,8 @@ TEST(Tap, OneThatIsDeletedSaysSo) {
 }
 
 TEST(Tap, ItsLinkIsTheInterfaces) {
-  in_namespace([] {
-    run("ip tuntap add dev mine mode tap && ip link add br0 type bridge");
+  test::in_namespace([] {
+    test::run_shell("ip tuntap add dev mine mode tap && ip link add br0 type bridge");
     const auto tap = Tap::open({.name = "mine"});
     const auto news = [&] {
       pollfd ready{.fd = tap->link_fd(), .events = POLLIN, .revents = 0};
@@ -441,17 +408,17 @@ TEST(Tap, ItsLinkIsTheInterfaces) {
       return false;
     };
     EXPECT_TRUE(becomes(true));
-    run("ip link set br0 up");  // another's news
+    test::run_shell("ip link set br0 up");  // another's news
     EXPECT_TRUE(becomes(true));
     for (const std::string how : {"down", "carrier off"}) {
-      run("ip link set mine " + how);
+      test::run_shell("ip link set mine " + how);
       EXPECT_TRUE(becomes(false)) << how;
-      run("ip link set mine " + (how == "down" ? std::string{"up"} : "carrier on"));
+      test::run_shell("ip link set mine " + (how == "down" ? std::string{"up"} : "carrier on"));
       EXPECT_TRUE(becomes(true)) << how;
     }
     // More than fits the socket: what is lost is asked for.
-    run("for i in $(seq 1000); do echo link set br0 down; echo link set br0 up; done | ip -batch -");
-    run("ip link set mine down");
+    test::run_shell("for i in $(seq 1000); do echo link set br0 down; echo link set br0 up; done | ip -batch -");
+    test::run_shell("ip link set mine down");
     EXPECT_TRUE(becomes(false));
   });
 }

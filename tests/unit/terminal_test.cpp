@@ -21,6 +21,7 @@
 #include <string_view>
 #include <thread>
 
+#include "tests/unit/stream_support.h"
 #include "vmm/base/error.h"
 
 namespace martlet {
@@ -66,18 +67,6 @@ TEST(EscapeFilter, DoesNotCareHowInputIsCut) {
     const auto first = feed(filter, std::string_view{typed}.substr(0, cut));
     EXPECT_EQ(first + feed(filter, std::string_view{typed}.substr(cut)), expected) << cut;
   }
-}
-
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto deadline = std::chrono::steady_clock::now() + 30s;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) {
-      return false;
-    }
-    std::this_thread::sleep_for(1ms);
-  }
-  return true;
 }
 
 /// A session of its own on a pty: the child is its leader, its stdin the terminal.

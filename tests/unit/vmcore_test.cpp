@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "tests/support/core_file.h"
+#include "tests/support/subprocess.h"
 #include "tests/unit/fake_kernel.h"
 #include "vmm/base/error.h"
 #include "vmm/base/touched_pages.h"
@@ -25,8 +26,6 @@ constexpr std::uint64_t k4GiB = std::uint64_t{4} << 30U;
 class VmcoreFile : public testing::Test {
  protected:
   VmcoreFile() {
-    char name[] = "/tmp/martlet-vmcore.XXXXXX";
-    directory = ::mkdtemp(name);
     kernel.publish();
     (void)kernel.memory.write(GuestAddr{k4GiB + 0x1234}, std::uint32_t{0xfeedbeef});
     for (std::uint64_t i = 0; i < 2; ++i) {
@@ -41,11 +40,9 @@ class VmcoreFile : public testing::Test {
       cpus.push_back(cpu);
     }
   }
-  ~VmcoreFile() override { std::filesystem::remove_all(directory); }
-
-  std::string path(const std::string& name = "vmcore") const { return directory + "/" + name; }
+  std::string path(const std::string& name = "vmcore") const { return directory.file(name); }
   std::size_t files() const {
-    return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator{directory}, {}));
+    return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator{directory.path()}, {}));
   }
   static std::string content(const std::string& file) {
     std::ostringstream text;
@@ -56,7 +53,7 @@ class VmcoreFile : public testing::Test {
   FakeKernel kernel{std::vector<GuestRange>{{GuestAddr{0}, FakeKernel::kRam}, {GuestAddr{k4GiB}, 4U << 20U}}};
   std::vector<CpuState> cpus;
   VmCoreInfo info = kernel.info();
-  std::string directory;
+  const test::TempDir directory;
 };
 
 TEST_F(VmcoreFile, IsReadBack) {
