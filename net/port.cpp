@@ -68,11 +68,13 @@ Link find_bridge(Rtnetlink& netlink, const PortRequest& request) {
     fail(fmt::format("there is no such interface; make one: ip link add {} type bridge && ip link set {} up", name,
                      name));
   }
-  if (bridge->kind == "openvswitch") {
-    fail(fmt::format(
-        "is an Open vSwitch bridge, whose ports are made by: ip tuntap add tap0 mode tap && ovs-vsctl add-port "
-        "{} tap0; then -n tap=tap0",
-        name));
+  if (bridge->kind == "openvswitch" || bridge->kind == "tun") {  // a TAP is what Open vSwitch's own datapath shows
+    fail(
+        fmt::format("is {}, whose ports are made by: ip tuntap add tap0 mode tap && ip link set tap0 up && "
+                    "ovs-vsctl add-port {} tap0; then -n tap=tap0",
+                    bridge->kind == "tun" ? "a TAP or TUN, not a bridge; or is it Open vSwitch's (datapath_type=netdev)"
+                                          : "an Open vSwitch bridge",
+                    name));
   }
   if (bridge->kind != "bridge") {
     fail(fmt::format("is {}, not a bridge", kind_of(*bridge)));

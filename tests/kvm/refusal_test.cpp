@@ -113,24 +113,41 @@ TEST_P(BadNetwork, IsRefusedInOneLine) {
   expect_refusal(run({.command = in_network(refusal.setup, martlet)}), refusal.says);
 }
 
+constexpr const char* kNoPasst =
+    "mount -t tmpfs none /mnt; ln -s $(command -v ls) /mnt; ln -s $(command -v sh) /mnt; PATH=/mnt";
+
+// Back-ends that listen at /mnt/socket and are no good.
+constexpr const char* kListens =
+    "mount -t tmpfs none /mnt; back_end() { python3 -c \"import socket; it = socket.socket(socket.AF_UNIX); "
+    "it.bind('/mnt/socket'); it.listen(); open('/mnt/ready', 'w'); it = it.accept()[0]; $1\" >/dev/null 2>&1 & "
+    "until [ -e /mnt/ready ]; do sleep 0.1; done; }; back_end ";
+const std::string kHangsUp = std::string{kListens} + "'it.recv(12)'";
+const std::string kHasNothing =
+    std::string{kListens} + "'it.recv(12); it.send(bytes([1, 0, 0, 0, 5, 0, 0, 0, 8] + [0] * 11)); it.recv(12)'";
+
 constexpr const char* kNoTun = "ip link add br0 type bridge; mount -t tmpfs none /dev/net";
 
 INSTANTIATE_TEST_SUITE_P(
     All, BadNetwork,
-    testing::Values(Refusal{"NoTun", kNoTun, {"-n", "bridge=br0"}, "/dev/net/tun: this host has no TAPs"},
-                    Refusal{"NoBridge", ":", {"-n", "bridge=br0"}, "br0: there is no such interface"},
-                    Refusal{"BridgeIsATap", kTap, {"-n", "bridge=tap0"}, "tap0: is a TAP or TUN, not a bridge"},
-                    Refusal{"NoTap", ":", {"-n", "tap=tap0"}, "tap0: there is no such interface"},
-                    Refusal{"TapIsABridge", kBridge, {"-n", "tap=br0"}, "br0: is of kind bridge, not a TAP"},
-                    Refusal{"TapBusy", kTap, {"-n", "tap=tap0", "-n", "tap=tap0"}, "tap0: is busy"},
-                    Refusal{"SecondOneMissing",
-                            kBridge,
-                            {"-n", "bridge=br0", "-n", "bridge=br1"},
-                            "br1: there is no such interface"},
-                    Refusal{"MtuTooLarge", kBridge, {"-n", "bridge=br0,mtu=9000"}, "mtu=9000"},
-                    Refusal{"NoDescriptor", ":", {"-n", "fd=99"}, "fd=99: is not an open descriptor"},
-                    Refusal{"MacMalformed", kBridge, {"-n", "bridge=br0,mac=52:54:00:12:34"}, "mac=52:54:00:12:34: "},
-                    Refusal{"MacMulticast", kBridge, {"-n", "bridge=br0,mac=53:54:00:12:34:56"}, "multicast"}),
+    testing::Values(
+        Refusal{"NoTun", kNoTun, {"-n", "bridge=br0"}, "/dev/net/tun: this host has no TAPs"},
+        Refusal{"NoBridge", ":", {"-n", "bridge=br0"}, "br0: there is no such interface"},
+        Refusal{"BridgeIsATap", kTap, {"-n", "bridge=tap0"}, "tap0: is a TAP or TUN, not a bridge"},
+        Refusal{"NoTap", ":", {"-n", "tap=tap0"}, "tap0: there is no such interface"},
+        Refusal{"TapIsABridge", kBridge, {"-n", "tap=br0"}, "br0: is of kind bridge, not a TAP"},
+        Refusal{"TapBusy", kTap, {"-n", "tap=tap0", "-n", "tap=tap0"}, "tap0: is busy"},
+        Refusal{
+            "SecondOneMissing", kBridge, {"-n", "bridge=br0", "-n", "bridge=br1"}, "br1: there is no such interface"},
+        Refusal{"MtuTooLarge", kBridge, {"-n", "bridge=br0,mtu=9000"}, "mtu=9000"},
+        Refusal{"NoPasst", kNoPasst, {"-n", "user"}, "apt-get install passt"},
+        Refusal{"NoBackEnd", ":", {"-n", "vhost-user=/nowhere"}, "vhost-user=/nowhere: cannot connect"},
+        Refusal{"BackEndIsNoSocket", ":", {"-n", "vhost-user=/dev/null"}, "/dev/null: cannot connect"},
+        Refusal{
+            "BackEndHangsUp", kHangsUp.c_str(), {"-n", "vhost-user=/mnt/socket"}, "no sensible answer to GET_FEATURES"},
+        Refusal{"BackEndIsTooOld", kHasNothing.c_str(), {"-n", "vhost-user=/mnt/socket"}, "does not offer virtio 1.0"},
+        Refusal{"NoDescriptor", ":", {"-n", "fd=99"}, "fd=99: is not an open descriptor"},
+        Refusal{"MacMalformed", kBridge, {"-n", "bridge=br0,mac=52:54:00:12:34"}, "mac=52:54:00:12:34: "},
+        Refusal{"MacMulticast", kBridge, {"-n", "bridge=br0,mac=53:54:00:12:34:56"}, "multicast"}),
     name_of);
 
 }  // namespace
