@@ -1,8 +1,10 @@
 // What the VMM does not do: wake up for an idle guest, make system calls of its own for a busy one.
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -97,6 +99,22 @@ TEST(Idle, NorATimeoutThatIsFarAway) {
       {.command = martlet_command({.name = "halt", .append = "until=never", .options = {"--timeout", "1h"}})}};
   ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
   expect_no_wake_ups(vmm);
+}
+
+/// Else it would be let in at every kick, where they share a CPU, and nothing would come in batches.
+TEST(Niceness, TheEventLoopGivesWayToVcpus) {
+  Subprocess vmm{{.command = martlet_command({.name = "halt", .append = "until=never", .options = {"-c", "2"}})}};
+  ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
+  const int mine = ::getpriority(PRIO_PROCESS, 0);
+  EXPECT_EQ(::getpriority(PRIO_PROCESS, static_cast<id_t>(vmm.pid())), std::min(mine + 5, 19));
+  std::size_t vcpus = 0;
+  for (const auto& task : std::filesystem::directory_iterator{"/proc/" + std::to_string(vmm.pid()) + "/task"}) {
+    if (read_file(task.path() / "comm").starts_with("vcpu")) {
+      ++vcpus;
+      EXPECT_EQ(::getpriority(PRIO_PROCESS, static_cast<id_t>(std::stoi(task.path().filename()))), mine);
+    }
+  }
+  EXPECT_EQ(vcpus, 2U);
 }
 
 /// System calls by name, over the whole life of a VM whose guest makes so many exits.
