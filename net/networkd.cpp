@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 namespace martlet {
 namespace {
 
+constexpr const char* kAllVlans = "\n[BridgeVLAN]\nVLAN=1-4094\nPVID=1\nEgressUntagged=1\n";
 constexpr const char* kFolder = "/etc/systemd/network";
 
 std::string path_of(const std::string& name, std::string_view rest) {
@@ -37,8 +39,14 @@ std::string network_of_guests(const SwitchOptions& options) {
   for (const auto& address : options.addresses) {
     text += "Address=" + to_string(address) + "\n";
   }
-  text += options.dhcp ? "DHCPServer=yes\n" : "";
+  const auto six = std::ranges::find(options.addresses, AF_INET6, &HostAddress::family);
+  const bool advertised = options.dhcp && six != options.addresses.end();
+  const bool leases = options.dhcp && std::ranges::count(options.addresses, AF_INET, &HostAddress::family) != 0;
+  text += leases ? "DHCPServer=yes\n" : "";
   text += options.nat ? "IPMasquerade=ipv4\n" : "";
+  if (advertised) {
+    text += fmt::format("IPv6SendRA=yes\n\n[IPv6Prefix]\nPrefix={}\n", to_string(six->network()));
+  }
   return text;
 }
 
@@ -54,8 +62,8 @@ std::vector<NetworkdFile> networkd_files(const NetworkdSwitch& it) {
   std::vector<NetworkdFile> files{
       {.path = path_of(name, ".netdev"),
        .text = fmt::format("{}[NetDev]\nName={}\nKind=bridge\nMACAddress={}\n\n[Bridge]\nSTP=no\nForwardDelaySec=0\n"
-                           "MulticastSnooping=no\nVLANFiltering=yes\n",
-                           begin, name, to_string(it.address))},
+                           "MulticastSnooping=no\n{}",
+                           begin, name, to_string(it.address), it.tells_vlans_apart ? "VLANFiltering=yes\n" : "")},
       {.path = path_of(name, ".link"),
        .text = fmt::format("{}[Match]\nOriginalName={}\n\n[Link]\nAlias={}\nMACAddressPolicy=none\n", begin, name,
                            to_alias(mark))},
@@ -64,9 +72,8 @@ std::vector<NetworkdFile> networkd_files(const NetworkdSwitch& it) {
                            external ? network_of_host(it) : network_of_guests(options))}};
   if (external) {
     files.push_back({.path = path_of(name, "-uplink.network"),
-                     .text = fmt::format("{}[Match]\nName={}\n\n[Network]\nBridge={}\n\n[BridgeVLAN]\nVLAN=1-4094\n"
-                                         "PVID=1\nEgressUntagged=1\n",
-                                         begin, options.uplink, name)});
+                     .text = fmt::format("{}[Match]\nName={}\n\n[Network]\nBridge={}\n{}", begin, options.uplink, name,
+                                         it.tells_vlans_apart ? kAllVlans : "")});
   }
   return files;
 }

@@ -12,6 +12,8 @@ namespace martlet {
 struct NetworkdSwitch {
   SwitchMark mark{};
   MacAddress address{};
+  bool tells_vlans_apart =
+      false;  ///< as far as this kernel's bridges can; networkd sets nothing where it cannot set all
   /// External: what the host has there, and the gateways of its default routes. Without: by DHCP.
   std::vector<HostAddress> addresses{};
   std::vector<std::string> gateways{};

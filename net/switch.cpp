@@ -207,6 +207,7 @@ void make_persistent(Rtnetlink& netlink, const SwitchMark& mark, SwitchNews& new
     }
   }
   again.gateways = bridge ? default_gateways(bridge->index) : std::vector<std::string>{};
+  again.tells_vlans_apart = bridge && read_bridge_vlans(netlink, bridge->index).filtering;
   write_networkd_files(again);
   news.lines.push_back(
       fmt::format("switch {}: systemd-networkd makes it again at boot, if it is enabled: "

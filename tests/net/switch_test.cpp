@@ -241,12 +241,6 @@ TEST(Switch, GuestsGetAddressesFromDnsmasq) {
   });
 }
 
-/// A mount namespace in which this is an empty directory.
-void hide(const std::string& directory) {
-  check(::unshare(CLONE_NEWNS), "unshare");
-  run_shell("mount --make-rprivate / && mkdir -p " + directory + " && mount -t tmpfs none " + directory);
-}
-
 TEST(Switch, PersistentIsWhatNetworkdMakesAgainUntilItIsDeleted) {
   in_namespace([] {
     hide("/etc/systemd");

@@ -67,6 +67,12 @@ class Namespace {
   Fd there_;
 };
 
+/// A mount namespace in which this is an empty directory.
+inline void hide(const std::string& directory) {
+  check(::unshare(CLONE_NEWNS), "unshare");
+  run_shell("mount --make-rprivate / && mkdir -p " + directory + " && mount -t tmpfs none " + directory);
+}
+
 /// All that `ip` tells of addresses and routes. What runs by itself is left out: remaining lifetimes, and which
 /// interface's equal route comes first.
 inline std::vector<std::string> addresses_and_routes() {
