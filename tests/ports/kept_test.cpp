@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -20,6 +19,7 @@
 #include "tests/ports/left.h"
 #include "tests/ports/rate.h"
 #include "tests/support/namespace.h"
+#include "tests/support/subprocess.h"
 
 namespace martlet {
 namespace {
@@ -72,11 +72,10 @@ TEST(KeptPort, IsItsOwnersWithFilterQueuesAndAddress) {
 TEST(KeptPort, IsCapturedAsItWasMadeUnlessItsUserSaysOtherwise) {
   in_namespace([] {
     make_bridge();
-    char directory[] = "/tmp/kept-port.XXXXXX";
-    ASSERT_NE(::mkdtemp(directory), nullptr);
-    ASSERT_EQ(::chown(directory, kNobody, kNobody), 0);
-    const std::string made = std::string{directory} + "/made";
-    const std::string said = std::string{directory} + "/said";
+    const test::TempDir directory;
+    ASSERT_EQ(::chown(directory.path().c_str(), kNobody, kNobody), 0);
+    const auto made = directory.file("made");
+    const auto said = directory.file("said");
     make_kept_port(port_of({.mac = kGuest, .pcap = made}));
     become_nobody();
     const auto use = [](const std::string& words) {
@@ -92,7 +91,6 @@ TEST(KeptPort, IsCapturedAsItWasMadeUnlessItsUserSaysOtherwise) {
     EXPECT_FALSE(holds(made));
     use("");
     EXPECT_TRUE(holds(made));
-    run_shell("rm -r " + std::string{directory});
   });
 }
 
