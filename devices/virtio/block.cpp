@@ -67,10 +67,10 @@ Block::Block(EventLoop& loop, const DiskOptions& options, std::unique_ptr<Disk> 
       queues_(options.queues),
       config_{config_of(options, disk_->shape())} {
   shared_.limits = {
-      .sectors = config_.capacity,
+      .sectors = config_.fields().capacity,
       .write = options.access == DiskAccess::ReadWrite ? BlockRequest::Write::Allowed : BlockRequest::Write::Refused,
-      .discard_sectors = config_.max_discard_sectors,
-      .zeroes_sectors = config_.max_write_zeroes_sectors};
+      .discard_sectors = config_.fields().max_discard_sectors,
+      .zeroes_sectors = config_.fields().max_write_zeroes_sectors};
   shared_.later = [this] { signal_eventfd(later_.get()); };
   disk_->on_settled([this] { settle(); });
   loop_.watch(later_.get(), EPOLLIN, [this](std::uint32_t) {
@@ -88,48 +88,31 @@ Block::~Block() {
   }
 }
 
-void Block::read_config(std::uint32_t offset, std::span<std::byte> into) noexcept {
-  BlockConfig copy;
-  {
-    const std::lock_guard lock{mutex_};
-    copy = config_;
-  }
-  const auto bytes = std::as_bytes(std::span{&copy, 1}).first(kBlockConfigBytes);
-  std::ranges::fill(into, std::byte{0});
-  if (offset < bytes.size()) {
-    const auto part = bytes.subspan(offset, std::min(into.size(), bytes.size() - offset));
-    std::ranges::copy(part, into.begin());
-  }
-}
-
 /// The driver may write one byte of it (§5.2.5): writeback.
 void Block::write_config(std::uint32_t offset, std::span<const std::byte> bytes) noexcept {
   constexpr std::uint32_t kWriteback = offsetof(BlockConfig, writeback);
   if (offset > kWriteback || bytes.size() <= kWriteback - offset) {
     return;
   }
-  const std::lock_guard lock{mutex_};
-  config_.writeback = (std::to_integer<std::uint8_t>(bytes[kWriteback - offset]) & 1U);
-  update_write_through();
+  config_.locked([&](BlockConfig& config) {
+    config.writeback = std::to_integer<std::uint8_t>(bytes[kWriteback - offset]) & 1U;
+    update_write_through(config);
+  });
 }
 
-std::uint32_t Block::config_generation() const noexcept {
-  const std::lock_guard lock{mutex_};
-  return generation_;
-}
-
-/// With the lock held.
-void Block::update_write_through() noexcept {
+/// With the lock held, which guards accepted_ too.
+void Block::update_write_through(const BlockConfig& config) noexcept {
   const bool can_flush = (accepted_ & (kBlkFlush | kBlkConfigWce)) != 0;
-  const bool asked = (accepted_ & kBlkConfigWce) != 0 && config_.writeback == 0;
+  const bool asked = (accepted_ & kBlkConfigWce) != 0 && config.writeback == 0;
   shared_.write_through.store(!can_flush || asked, std::memory_order_relaxed);
 }
 
 void Block::start(std::uint64_t features, DriverInterrupts& interrupts) noexcept {
   interrupts_ = &interrupts;
-  const std::lock_guard lock{mutex_};
-  accepted_ = features;
-  update_write_through();
+  config_.locked([&](const BlockConfig& config) {
+    accepted_ = features;
+    update_write_through(config);
+  });
 }
 
 void Block::start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int /*kick*/) noexcept {
@@ -156,8 +139,7 @@ void Block::stop() noexcept {
     queue.reset();
   }
   interrupts_ = nullptr;
-  const std::lock_guard lock{mutex_};
-  config_.writeback = 1;
+  config_.locked([](BlockConfig& config) { config.writeback = 1; });
 }
 
 void Block::resized() noexcept {
@@ -167,11 +149,7 @@ void Block::resized() noexcept {
     return;
   }
   shared_.limits.sectors = sectors;
-  {
-    const std::lock_guard lock{mutex_};
-    config_.capacity = sectors;
-    ++generation_;
-  }
+  config_.change([sectors](BlockConfig& config) { config.capacity = sectors; });
   if (interrupts_ != nullptr) {
     interrupts_->config_changed();
   }

@@ -1,16 +1,15 @@
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "devices/virtio/block_queue.h"
 #include "devices/virtio/block_wire.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/device_config.h"
 #include "devices/virtio/disk.h"
 #include "devices/virtio/disk_options.h"
 #include "devices/virtio/rate_limit.h"
@@ -33,9 +32,9 @@ class Block final : public VirtioDevice {
   [[nodiscard]] DeviceId id() const noexcept override { return DeviceId::Block; }
   [[nodiscard]] std::uint64_t features() const noexcept override { return features_; }
   [[nodiscard]] std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
-  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override;
+  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override { config_.read(offset, into); }
   void write_config(std::uint32_t offset, std::span<const std::byte> bytes) noexcept override;
-  [[nodiscard]] std::uint32_t config_generation() const noexcept override;
+  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return config_.generation(); }
 
   void start(std::uint64_t features, DriverInterrupts& interrupts) noexcept override;
   void start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept override;
@@ -48,7 +47,7 @@ class Block final : public VirtioDevice {
 
  private:
   void settle() noexcept;
-  void update_write_through() noexcept;
+  void update_write_through(const BlockConfig& config) noexcept;
 
   EventLoop& loop_;
   std::unique_ptr<Disk> disk_;
@@ -62,9 +61,7 @@ class Block final : public VirtioDevice {
   std::uint64_t accepted_ = 0;
   Fd later_ = make_eventfd();
 
-  mutable std::mutex mutex_;  // guards what follows, which vCPUs read and write
-  BlockConfig config_{};
-  std::uint32_t generation_ = 0;
+  DeviceConfig<BlockConfig, kBlockConfigBytes> config_;  // a vCPU writes one byte of it
 };
 
 }  // namespace martlet::virtio

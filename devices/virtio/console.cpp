@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace martlet::virtio {
@@ -45,8 +44,8 @@ Console::Console(EventLoop& loop, const ConsoleOptions& options, Hooks hooks, st
       names_{names_of(options)},
       queue_sizes_{sizes_for(names_.size())},
       lost_(names_.size()),
-      control_{names_, [this](std::size_t port, bool open) { ports_[port]->set_open(open); }} {
-  config_.max_ports = static_cast<std::uint32_t>(names_.size());
+      control_{names_, [this](std::size_t port, bool open) { ports_[port]->set_open(open); }},
+      config_{{.max_ports = static_cast<std::uint32_t>(names_.size())}} {
   hooks.connected = {};  // a console is there whether or not anybody watches it
   ports_.push_back(std::make_unique<ConsolePort>(loop, options.target, ConsolePort::Role::Console, std::move(hooks)));
   control_.set_connected(0, true);
@@ -64,15 +63,6 @@ std::uint64_t Console::features() const noexcept {
 }
 
 bool Console::multiport() const noexcept { return (accepted_ & kMultiport) != 0; }
-
-void Console::read_config(std::uint32_t offset, std::span<std::byte> into) noexcept {
-  const std::lock_guard lock{mutex_};
-  const auto bytes = std::as_bytes(std::span{&config_, 1});
-  const auto known = bytes.subspan(std::min<std::size_t>(offset, bytes.size()));
-  const auto count = std::min(known.size(), into.size());
-  std::ranges::copy(known.first(count), into.begin());
-  std::ranges::fill(into.subspan(count), std::byte{});
-}
 
 void Console::write_config(std::uint32_t offset, std::span<const std::byte> bytes) noexcept {
   if (offset == kEmergencyOffset && !bytes.empty()) {  // the low byte of emerg_wr is the character
@@ -144,13 +134,10 @@ void Console::stop() noexcept {
 }
 
 void Console::resize(ConsoleSize size) noexcept {
-  {
-    const std::lock_guard lock{mutex_};
-    if (std::exchange(config_.size, size) == size) {
-      return;
-    }
-    ++generation_;
+  if (config_.fields().size == size) {
+    return;
   }
+  config_.change([size](Config& config) { config.size = size; });
   control_.set_size(size);
   if (interrupts_ != nullptr && (accepted_ & kSizeFeature) != 0) {
     interrupts_->config_changed();

@@ -1,11 +1,9 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +12,7 @@
 #include "devices/virtio/console_options.h"
 #include "devices/virtio/console_port.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/device_config.h"
 #include "vmm/base/event_loop.h"
 
 namespace martlet::virtio {
@@ -36,9 +35,9 @@ class Console final : public VirtioDevice {
   [[nodiscard]] DeviceId id() const noexcept override { return DeviceId::Console; }
   [[nodiscard]] std::uint64_t features() const noexcept override;
   [[nodiscard]] std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
-  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override;
+  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override { config_.read(offset, into); }
   void write_config(std::uint32_t offset, std::span<const std::byte> bytes) noexcept override;
-  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return generation_; }
+  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return config_.generation(); }
   void start(std::uint64_t features, DriverInterrupts& interrupts) noexcept override;
   void start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept override;
   void notified(std::uint16_t index) noexcept override;
@@ -84,9 +83,7 @@ class Console final : public VirtioDevice {
   std::uint64_t accepted_ = 0;
   DriverInterrupts* interrupts_ = nullptr;
 
-  std::mutex mutex_;
-  Config config_;  // guarded by mutex_
-  std::atomic<std::uint32_t> generation_ = 0;
+  DeviceConfig<Config> config_;
 };
 
 }  // namespace martlet::virtio

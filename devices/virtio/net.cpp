@@ -2,8 +2,6 @@
 
 #include <sys/epoll.h>
 
-#include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "devices/virtio/net_header.h"
@@ -37,10 +35,10 @@ Net::Net(EventLoop& loop, std::unique_ptr<NetBackend> backend, const Options& op
       receive_pace_{loop, options.to_guest, [this] { run_everything(); }},
       transmit_pace_{loop, options.from_guest, [this] { run_everything(); }},
       lost_{options.lost},
-      config_{.mac = mac_,
-              .status = kLinkUp,
-              .max_pairs = backend_->pairs(),
-              .mtu = options.mtu != 0 ? options.mtu : backend_->mtu()} {
+      config_{{.mac = mac_,
+               .status = kLinkUp,
+               .max_pairs = backend_->pairs(),
+               .mtu = options.mtu != 0 ? options.mtu : backend_->mtu()}} {
   pairs_.reserve(backend_->pairs());
   for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
     pairs_.push_back({.receiver{*backend_, pair, receive_pace_, statistics_.received},
@@ -177,7 +175,7 @@ void Net::stop() noexcept {
 
 void Net::receive(std::uint16_t pair) noexcept {
   auto& [receiver, transmitter, vhost, called, wants_input, turn_over, watched] = pairs_[pair];
-  if (!receiver.started() || pair >= enabled_pairs_ || (config_.status & kLinkUp) == 0) {
+  if (!receiver.started() || pair >= enabled_pairs_ || (config_.fields().status & kLinkUp) == 0) {
     wants_input = false;
   } else {
     const auto wait = receiver.run();
@@ -196,7 +194,7 @@ void Net::transmit(std::uint16_t pair) noexcept {
     return;
   }
   using Carry = NetTransmitter::Link;
-  const auto wait = transmitter.run((config_.status & kLinkUp) != 0 ? Carry::Carry : Carry::Drop);
+  const auto wait = transmitter.run((config_.fields().status & kLinkUp) != 0 ? Carry::Carry : Carry::Drop);
   if (wait == NetWait::Gone) {
     backend_gone();
     return;
@@ -264,7 +262,7 @@ void Net::backend_gone() noexcept {
 
 void Net::set_link(Link link) noexcept {
   const bool up = link == Link::Up && !gone_;
-  if (up == ((config_.status & kLinkUp) != 0)) {
+  if (up == ((config_.fields().status & kLinkUp) != 0)) {
     return;
   }
   change_config([up](NetConfig& config) { config.status = up ? kLinkUp : 0; });
@@ -279,27 +277,10 @@ void Net::announce() noexcept {
   }
 }
 
-void Net::read_config(std::uint32_t offset, std::span<std::byte> into) noexcept {
-  std::array<std::byte, sizeof(NetConfig)> bytes{};
-  {
-    const std::lock_guard lock{config_mutex_};
-    std::memcpy(bytes.data(), &config_, sizeof config_);
-  }
-  std::ranges::fill(into, std::byte{0});
-  if (offset < bytes.size()) {
-    const auto part = std::span{bytes}.subspan(offset);
-    std::ranges::copy(part.first(std::min(part.size(), into.size())), into.begin());
-  }
-}
-
 void Net::change_config(const std::function<void(NetConfig&)>& change) noexcept {
-  const NetConfig before = config_;  // changed by this thread only
-  {
-    const std::lock_guard lock{config_mutex_};
-    change(config_);
-  }
-  ++generation_;
-  if (before.status != config_.status && interrupts_ != nullptr && (features_ & kNetStatus) != 0) {
+  const auto before = config_.fields().status;
+  config_.change(change);
+  if (before != config_.fields().status && interrupts_ != nullptr && (features_ & kNetStatus) != 0) {
     interrupts_->config_changed();
   }
 }

@@ -1,15 +1,14 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <vector>
 
 #include "devices/virtio/device.h"
+#include "devices/virtio/device_config.h"
 #include "devices/virtio/net_control.h"
 #include "devices/virtio/net_queues.h"
 #include "devices/virtio/net_wire.h"
@@ -56,8 +55,8 @@ class Net final : public VirtioDevice {
   [[nodiscard]] DeviceId id() const noexcept override { return DeviceId::Net; }
   [[nodiscard]] std::uint64_t features() const noexcept override { return offered_; }
   [[nodiscard]] std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
-  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override;
-  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return generation_; }
+  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override { config_.read(offset, into); }
+  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return config_.generation(); }
   void start(std::uint64_t features, DriverInterrupts& interrupts) noexcept override;
   void start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept override;
   [[nodiscard]] bool serves_itself(std::uint16_t index) const noexcept override;
@@ -123,9 +122,7 @@ class Net final : public VirtioDevice {
   std::function<void()> lost_;
 
   // What the driver knows and set.
-  std::mutex config_mutex_;  // guards config_, which vCPU threads read
-  NetConfig config_;
-  std::atomic<std::uint32_t> generation_ = 0;
+  DeviceConfig<NetConfig> config_;
   std::uint64_t features_ = 0;
   std::uint16_t enabled_pairs_ = 1;
   std::unique_ptr<VirtQueue> control_queue_;

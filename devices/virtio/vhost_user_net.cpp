@@ -2,8 +2,6 @@
 
 #include <sys/epoll.h>
 
-#include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "devices/virtio/net_control.h"
@@ -36,7 +34,7 @@ VhostUserNet::VhostUserNet(EventLoop& loop, const GuestMemory& memory, const Opt
       pairs_{(offered_ & kNetMultiQueue) != 0 ? options.back_end.pairs : std::uint16_t{1}},
       queue_sizes_(std::size_t{pairs_} * 2 + (pairs_ > 1 ? 1 : 0), kNetQueueSize),
       running_(std::size_t{pairs_} * 2),
-      config_{.mac = options.mac, .status = kLinkUp, .max_pairs = pairs_, .mtu = options.back_end.mtu} {
+      config_{{.mac = options.mac, .status = kLinkUp, .max_pairs = pairs_, .mtu = options.back_end.mtu}} {
   for (std::uint16_t index = 0; index < 2 * pairs_; ++index) {
     const int fd = called_.emplace_back(make_eventfd()).get();
     loop_.watch(fd, EPOLLIN, [this, index, fd](std::uint32_t) {
@@ -158,29 +156,12 @@ void VhostUserNet::gone() noexcept {
     return;
   }
   loop_.unwatch(back_end_.fd());
-  {
-    const std::lock_guard lock{config_mutex_};
-    config_.status = 0;
-  }
-  ++generation_;
+  config_.change([](NetConfig& config) { config.status = 0; });
   if (interrupts_ != nullptr && (features_ & kNetStatus) != 0) {
     interrupts_->config_changed();
   }
   if (lost_) {
     lost_();
-  }
-}
-
-void VhostUserNet::read_config(std::uint32_t offset, std::span<std::byte> into) noexcept {
-  std::array<std::byte, sizeof(NetConfig)> bytes{};
-  {
-    const std::lock_guard lock{config_mutex_};
-    std::memcpy(bytes.data(), &config_, sizeof config_);
-  }
-  std::ranges::fill(into, std::byte{0});
-  if (offset < bytes.size()) {
-    const auto part = std::span{bytes}.subspan(offset);
-    std::ranges::copy(part.first(std::min(part.size(), into.size())), into.begin());
   }
 }
 

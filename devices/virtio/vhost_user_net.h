@@ -1,14 +1,13 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "devices/virtio/device.h"
+#include "devices/virtio/device_config.h"
 #include "devices/virtio/net_wire.h"
 #include "devices/virtio/vhost_user.h"
 #include "vmm/base/event_loop.h"
@@ -34,8 +33,8 @@ class VhostUserNet final : public VirtioDevice {
   [[nodiscard]] std::uint64_t features() const noexcept override { return offered_; }
   [[nodiscard]] std::uint64_t refused_ring_features() const noexcept override;
   [[nodiscard]] std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
-  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override;
-  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return generation_; }
+  void read_config(std::uint32_t offset, std::span<std::byte> into) noexcept override { config_.read(offset, into); }
+  [[nodiscard]] std::uint32_t config_generation() const noexcept override { return config_.generation(); }
   void start(std::uint64_t features, DriverInterrupts& interrupts) noexcept override;
   void start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept override;
   [[nodiscard]] bool serves_itself(std::uint16_t index) const noexcept override;
@@ -58,9 +57,7 @@ class VhostUserNet final : public VirtioDevice {
   std::vector<Fd> called_;     // by ring, where the transport has no eventfd for it
   std::vector<bool> running_;  // by ring: the back-end has it
   bool gone_ = false;
-  std::mutex config_mutex_;  // guards config_, which vCPU threads read
-  NetConfig config_;
-  std::atomic<std::uint32_t> generation_ = 0;
+  DeviceConfig<NetConfig> config_;
   std::uint64_t features_ = 0;
   std::uint16_t enabled_pairs_ = 1;
   std::unique_ptr<VirtQueue> control_queue_;
