@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@ namespace martlet::test {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// A guest that waits for gdb, and what gdb says to `commands`.
 class Gdb : public ::testing::Test {
@@ -25,8 +28,14 @@ class Gdb : public ::testing::Test {
   }
 
   Outcome debug(std::string_view guest, const std::vector<std::string>& commands) {
-    std::vector<std::string> command{"gdb", "-q", "-nx", "-batch", "-ex", "set architecture i386:x86-64"};
-    command.insert(command.end(), {"-ex", "target remote " + socket()});
+    return run_gdb({}, socket(), guest, commands);
+  }
+  /// `by` runs it.
+  static Outcome run_gdb(std::vector<std::string> by, const std::string& target, std::string_view guest,
+                         const std::vector<std::string>& commands) {
+    auto& command = by;
+    command.insert(command.end(), {"gdb", "-q", "-nx", "-batch", "-ex", "set architecture i386:x86-64"});
+    command.insert(command.end(), {"-ex", "target remote " + target});
     for (const auto& each : commands) {
       command.insert(command.end(), {"-ex", each});
     }
@@ -80,6 +89,34 @@ TEST_F(Gdb, SeesWhatIsWrittenAndWrites) {
   EXPECT_THAT(gdb.out, HasSubstr("$1 = 40")) << gdb;
   vmm.type("d\x04");
   EXPECT_GE(vmm.wait().exit_code, 41);
+}
+
+/// In a network namespace: the port is always the same.
+TEST_F(Gdb, ComesLateAfterSigusr1) {
+  const std::vector<std::string> as_root =
+      ::geteuid() == 0 ? std::vector<std::string>{} : std::vector<std::string>{"--map-root-user"};
+  auto config = start({.name = "echo"}, {});
+  config.command.insert(config.command.begin(), {"sh", "-c", "ip link set lo up; exec \"$@\"", "sh"});
+  config.command.insert(config.command.begin(), as_root.begin(), as_root.end());
+  config.command.insert(config.command.begin(), {"unshare", "--net"});
+  config.input = Subprocess::Input::Pipe;
+  config.environment = {{"PATH", "/usr/bin:/bin:/usr/sbin:/sbin"}};
+  Subprocess vmm{std::move(config)};
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  std::vector<std::string> there{"nsenter", "--target", std::to_string(vmm.pid()), "--net"};
+  if (!as_root.empty()) {
+    there.insert(there.end(), {"--user", "--preserve-credentials"});
+  }
+  const auto sockets = "/proc/" + std::to_string(vmm.pid()) + "/net/tcp";
+  EXPECT_THAT(read_file(sockets), Not(HasSubstr(":04D2 ")));  // 1234
+  vmm.send_signal(SIGUSR1);
+  ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
+  EXPECT_THAT(read_file(sockets), HasSubstr("0100007F:04D2 ")) << "not to the whole world";
+  vmm.send_signal(SIGUSR1);  // once is enough
+  const auto gdb = run_gdb(there, "localhost:1234", "echo", {"p received", "detach"});
+  EXPECT_THAT(gdb.out, HasSubstr("$1 = 0")) << gdb;
+  vmm.type("\x04");
+  EXPECT_EQ(vmm.wait().exit_code, 0);
 }
 
 TEST_F(Gdb, TripleFaultCanBeLookedAt) {
