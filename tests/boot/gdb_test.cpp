@@ -6,7 +6,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <memory>
+#include <regex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -175,7 +177,9 @@ TEST_F(KernelGdb, StepsAndStopsOneCpuOfTwoBusyOnes) {
   EXPECT_THAT(said.out, ContainsRegex("Thread 2[^\n]* hit Breakpoint 2, "));
   EXPECT_THAT(said.out, ContainsRegex("#0  0xffffffff[0-9a-f]* in version_proc_show"));
   EXPECT_THAT(said.out, HasSubstr("SIGINT"));
-  EXPECT_THAT(said.out, HasSubstr("^C took"));
+  std::smatch took;
+  EXPECT_TRUE(std::regex_search(said.out, took, std::regex{R"(\^C took \d+ ms)"}));
+  std::cout << took.str() << " of 2 busy vCPUs\n";  // wanted: 200 at most, on a machine that is idle else
   EXPECT_THAT(said.out, ContainsRegex("Thread 1[^\n]* hit Breakpoint 3, "));
   EXPECT_THAT(said.out, ContainsRegex("\nsteps: 0x[0-9a-f]+\n")) << "one place, and no interrupt handler";
   EXPECT_THAT(said.out, ContainsRegex("Thread 1[^\n]* hit Breakpoint 4, ")) << "interrupts do come";

@@ -27,6 +27,7 @@ using ::testing::IsEmpty;
 ///   lease       eth0's address, router and resolvers by DHCP
 ///   can ADDR    pings it until it answers: it is known to be there
 ///   cannot ADDR pings it in vain; prints "reached" if not
+///   transfer ADDR sends a MiB to its port 1001, then takes one from whoever comes to port 80
 constexpr std::string_view kFunctions = R"sh(
 cat >/tmp/leased <<'LEASED'
 #!/bin/sh
@@ -48,6 +49,16 @@ address() {
   ip link set $1 up
   ip address add 10.79.$2/24 dev $1
   ip -6 address add fd79:${2%.*}::${2#*.}/64 dev $1
+}
+transfer() {
+  dd if=/dev/urandom of=/tmp/mine bs=1M count=1 2>/dev/null
+  nc $1 1001 </tmp/mine >/dev/null || exit 2
+  say mine sha256sum </tmp/mine
+  nc -l -p 80 <&9 >/tmp/theirs &
+  await grep -q ':0050 ' /proc/net/tcp /proc/net/tcp6
+  echo "guest is ready"
+  wait $!
+  say theirs sha256sum </tmp/theirs
 }
 )sh";
 
@@ -125,6 +136,42 @@ void expect_all_of_the_last(const std::vector<std::string>& arrived, const std::
   EXPECT_TRUE(std::equal(arrived.rbegin(), arrived.rend(), sent.rbegin()))
       << arrived.size() << " arrived, " << sent.size() << " sent";
 }
+
+/// The other end of a guest's transfer(), run by `by` where it is.
+class Transfer {
+ public:
+  explicit Transfer(std::vector<std::string> by)
+      : by_{std::move(by)},
+        listener_{{.command = command(R"(exec busybox nc -l -p 1001 >"$0")", received_),
+                   .input = Subprocess::Input::Pipe,
+                   .deadline = std::chrono::seconds{300}}} {
+    output_of({"dd", "if=/dev/urandom", "of=" + to_send_, "bs=1M", "count=1", "status=none"});
+  }
+  /// Once the guest is ready.
+  void send(const std::string& address, const std::string& port) {
+    const auto sent = ::martlet::test::run(
+        {.command = command(fmt::format(R"(exec busybox nc -w 60 {} {} <"$0")", address, port), to_send_)});
+    EXPECT_EQ(sent.exit_code, 0) << sent;
+  }
+  void expect_whole(const Report& report) {
+    EXPECT_EQ(listener_.wait().exit_code, 0);
+    EXPECT_THAT(report.section("mine"), ElementsAre(sha256_of(received_) + "  -"));
+    EXPECT_THAT(report.section("theirs"), ElementsAre(sha256_of(to_send_) + "  -"));
+  }
+
+ private:
+  [[nodiscard]] std::vector<std::string> command(const std::string& script, const std::string& file) const {
+    auto words = by_;
+    words.insert(words.end(), {"sh", "-c", script, file});
+    return words;
+  }
+
+  TempDir directory_;
+  std::string received_ = directory_.file("received");
+  std::string to_send_ = directory_.file("to-send");
+  std::vector<std::string> by_;
+  Subprocess listener_;
+};
 
 /// The address that a guest's DHCP client said it got.
 std::string lease_in(const std::string& console) {
@@ -226,6 +273,44 @@ TEST(Network, GuestsReachWhomTheirSwitchAndVlanLetThemAndNobodyElse) {
   EXPECT_GE(of_the_other, 2U);
 }
 
+// --- external: behind the uplink is somebody who knows nothing of VMs
+
+TEST(Network, AGuestOnAnExternalSwitchIsInTheUplinksNetwork) {
+  Subprocess outside{{.command = {"unshare", "--net", "sleep", "1000"}, .deadline = std::chrono::seconds{300}}};
+  const auto pid = std::to_string(outside.pid());
+  const std::vector<std::string> there{"nsenter", "--target", pid, "--net"};
+  const auto own = output_of({"readlink", "/proc/self/ns/net"});
+  ASSERT_TRUE(outside.wait_until([&] { return output_of({"readlink", "/proc/" + pid + "/ns/net"}) != own; }));
+  output_of({"sh", "-c",
+             "ip link add up1 type veth peer name far0 netns " + pid +
+                 " && ip addr add 10.76.0.2/24 dev up1 && ip link set up1 up && nsenter -t " + pid +
+                 " -n sh -c 'ip link set lo up && ip addr add 10.76.0.1/24 dev far0 && ip link set far0 up'"});
+  const std::vector<std::string> addresses{"ip", "-4", "-brief", "address", "show", "up1"};
+  const auto before = output_of(addresses);
+  {
+    const Switch external{{"external0", "--mode", "external", "--uplink", "up1"}};
+    Transfer transfer{there};
+    RunningGuest running{{.more = {"-n", "bridge=external0"}, .script = script(R"sh(
+      ip link set eth0 up
+      ip address add 10.76.0.3/24 dev eth0
+      reach() { can 10.76.0.1; can 10.76.0.2; }
+      say reached reach
+      transfer 10.76.0.1
+      kernel_says
+    )sh")}};
+    ASSERT_TRUE(running.process().wait_for("guest is ready")) << running.wait();
+    output_of({"ping", "-c", "1", "-W", "20", "-q", "10.76.0.3"});  // the host's way to it
+    transfer.send("10.76.0.3", "80");
+    const Report report{running.wait()};
+    expect_good(report);
+    EXPECT_THAT(report.section("reached"), ElementsAre("reached 10.76.0.1", "reached 10.76.0.2"));
+    transfer.expect_whole(report);
+  }
+  EXPECT_EQ(output_of(addresses), before);
+  outside.send_signal(SIGKILL);
+  outside.wait();
+}
+
 // --- -n user
 
 constexpr std::string_view kOutAndIn = R"sh(
@@ -233,14 +318,7 @@ say lease lease
 say routes ip route
 say resolvers cat /etc/resolv.conf
 say name nslookup -type=a somebody.martlet.test
-dd if=/dev/urandom of=/tmp/mine bs=1M count=1 2>/dev/null
-nc 10.8.0.1 1001 </tmp/mine >/dev/null || exit 2
-say mine sha256sum </tmp/mine
-nc -l -p 80 <&9 >/tmp/theirs &
-await grep -q ':0050 ' /proc/net/tcp /proc/net/tcp6
-echo "guest is ready"
-wait $!
-say theirs sha256sum </tmp/theirs
+transfer 10.8.0.1
 kernel_says
 )sh";
 
@@ -263,12 +341,7 @@ TEST(Network, AnOrdinaryUsersGuestGetsOutAndIsReached) {
                                 "--user=root --bind-interfaces --listen-address=10.8.0.1 "
                                 "--address=/somebody.martlet.test/192.0.2.77"},
                     .deadline = std::chrono::seconds{300}}};
-  const auto received = directory.file("received");
-  const auto to_send = directory.file("to-send");
-  output_of({"dd", "if=/dev/urandom", "of=" + to_send, "bs=1M", "count=1", "status=none"});
-  Subprocess listener{{.command = {"sh", "-c", "exec busybox nc -l -p 1001 >\"$0\"", received},
-                       .input = Subprocess::Input::Pipe,
-                       .deadline = std::chrono::seconds{300}}};
+  Transfer outside{{}};
   std::vector<std::string> by{
       "unshare", "--mount", "sh", "-c", "mount --bind \"$0\" \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"",
       resolvers};
@@ -276,18 +349,14 @@ TEST(Network, AnOrdinaryUsersGuestGetsOutAndIsReached) {
   RunningGuest running{{.more = {"-n", "user,hostfwd=tcp:127.0.0.1:18080:80"}, .script = script(kOutAndIn), .by = by}};
   ASSERT_TRUE(running.process().wait_for("guest is ready")) << running.wait();
   EXPECT_THAT(read_file(fmt::format("/proc/{}/status", running.process().pid())), HasSubstr("\nUid:\t65534\t65534"));
-  const auto sender =
-      ::martlet::test::run({.command = {"sh", "-c", "exec busybox nc -w 60 127.0.0.1 18080 <\"$0\"", to_send}});
-  EXPECT_EQ(sender.exit_code, 0) << sender;
+  outside.send("127.0.0.1", "18080");
   const Report report{running.wait()};
-  EXPECT_EQ(listener.wait().exit_code, 0);
   expect_good(report);
+  outside.expect_whole(report);
   EXPECT_THAT(report.section("lease"), Contains("lease 10.9.0.2"));
   EXPECT_THAT(report.section("routes"), Contains(HasSubstr("default via 10.9.0.1")));
   EXPECT_THAT(report.section("resolvers"), Contains("nameserver 10.8.0.1"));
   EXPECT_THAT(report.section("name"), Contains(HasSubstr("192.0.2.77")));
-  EXPECT_THAT(report.section("mine"), ElementsAre(sha256_of(received) + "  -"));
-  EXPECT_THAT(report.section("theirs"), ElementsAre(sha256_of(to_send) + "  -"));
 }
 
 }  // namespace
