@@ -96,7 +96,7 @@ TEST(Networkd, MakesOfTheFilesWhatMartletHadMade) {
     static_cast<void>(delete_switch({.name = "br0"}));
     EXPECT_EQ(switches(), hosts);
     run_shell(fmt::format("ip addr flush dev eth0; ip -6 route del default; cp /run/systemd/kept/* {}", kFiles));
-    Subprocess networkd{{.command = {kNetworkd}, .deadline = std::chrono::seconds{90}}};
+    Subprocess networkd{{.command = {kNetworkd}, .deadline = std::chrono::seconds{400}}};
     EXPECT_TRUE(networkd.wait_until([&] { return switches() == made; }));
     EXPECT_EQ(switches(), made) << networkd.err();
     EXPECT_EQ(networkd.err().find("Failed"), std::string::npos) << networkd.err();
