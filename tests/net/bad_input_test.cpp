@@ -46,7 +46,7 @@ TEST(BadInput, IsToldInOneLineAndNothingIsHalfMade) {
       sysctl -qw net.ipv6.conf.default.disable_ipv6=1
       ip link set lo up
       ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up
-      ip addr add 10.0.0.2/24 dev eth0
+      ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1
       ip link add other type bridge; ip link add eth1 type veth peer name far1; ip link set eth1 master other
       ip link set other up
       ip link add narrow type bridge forward_delay 0
@@ -59,6 +59,7 @@ TEST(BadInput, IsToldInOneLineAndNothingIsHalfMade) {
         {"net create br0 --mode external --uplink eth7", "uplink eth7 is not there"},
         {"net create br0 --mode external --uplink eth1", "uplink eth1 is a port of other already"},
         {"net create br0 --mode external --uplink other", "is a bridge itself"},
+        {"net create br0 --mode external --uplink eth0", "--move-default-route"},
         {"net create br0 --mode sideways", "--mode sideways: expected one of internal, private, external"},
         {"net create a-name-too-long-x", "too long, Linux allows 15"},
         {"net create eth0", "the name is taken by another interface"},
@@ -84,7 +85,7 @@ TEST(BadInput, IsToldInOneLineAndNothingIsHalfMade) {
     }
     const std::string nobody = "setpriv --reuid=65534 --clear-groups";
     expect_refused("net create br0", "CAP_NET_ADMIN", nobody);
-    expect_refused("net create br0 --mode external --uplink eth0", "CAP_NET_ADMIN", nobody);
+    expect_refused("net create br0 --mode external --uplink eth0 --move-default-route", "CAP_NET_ADMIN", nobody);
     expect_refused("net port p --owner 65534 --bridge other", "CAP_NET_ADMIN", nobody);
     expect_refused("net port p --owner 65534 --bridge narrow mtu=1401",
                    "the network carries 1400; raise it there first: ip link set eth2 mtu 1401");

@@ -218,6 +218,7 @@ TEST(Switch, WithoutDnsmasqItNamesThePackage) {
              .environment = {{"PATH", "/nowhere"}}});
     EXPECT_EQ(outcome.exit_code, 125);
     EXPECT_THAT(outcome.err, HasSubstr("apt install dnsmasq-base"));
+    EXPECT_EQ(std::ranges::count(outcome.err, '\n'), 1) << outcome;
     EXPECT_FALSE(Rtnetlink{}.find("br0"));
   });
 }
