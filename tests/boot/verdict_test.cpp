@@ -43,9 +43,9 @@ class Crashes : public testing::TestWithParam<std::string> {};
 TEST_P(Crashes, AreNamedOneByOneAndTheFirstIsTheVerdict) {
   const TempDir directory;
   auto crashing = guest(std::string{kAllMessages} +
-                            "for what in warn null gpf bug; do insmod /crash/$what.ko; done\n"
+                            "for what in warn null gpf bug; do insmod /crash/$what.ko.gz; done\n"
                             "tail /dev/zero\n"  // takes all memory
-                            "insmod /crash/stack.ko\n",
+                            "insmod /crash/stack.ko.gz\n",
                         {"--junit", directory.file("junit.xml")});
   crashing.kernel = GetParam();
   const auto ended = boot(crashing);
@@ -74,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Crashes, testing::Values("cloud-6.1", "cloud-6
 // A kernel says it again every few seconds, and there is no silence to wait for.
 TEST(Lockup, SoftEndsTheRunThatFailsOnIt) {
   const auto ended = boot(guest(std::string{kAllMessages} + "echo 1 > /proc/sys/kernel/watchdog_thresh\n"
-                                                            "insmod /crash/loop.ko &\n"
+                                                            "insmod /crash/loop.ko.gz &\n"
                                                             "sleep 1000\n",
                                 {"--fail-on", "oops"}, 2));
   SCOPED_TRACE(::testing::Message() << ended);
@@ -86,7 +86,7 @@ TEST(Lockup, SoftEndsTheRunThatFailsOnIt) {
 TEST(Lockup, OfACpuWithInterruptsOffIsAnRcuStall) {
   const auto ended =
       boot(guest(std::string{kAllMessages} + "echo 3 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout\n"
-                                             "insmod /crash/spin.ko &\n"
+                                             "insmod /crash/spin.ko.gz &\n"
                                              "while :; do cat /proc/self/status; done > /dev/null\n",
                  {"--fail-on", "warn"}, 2));
   SCOPED_TRACE(::testing::Message() << ended);
@@ -95,7 +95,7 @@ TEST(Lockup, OfACpuWithInterruptsOffIsAnRcuStall) {
 }
 
 TEST(Hang, OfAKernelThatSpinsIsToldFromItsSilence) {
-  const auto ended = boot(guest("insmod /crash/spin.ko\n", {"--hang-timeout", kSilence}));
+  const auto ended = boot(guest("insmod /crash/spin.ko.gz\n", {"--hang-timeout", kSilence}));
   SCOPED_TRACE(::testing::Message() << ended);
   EXPECT_EQ(ended.outcome.exit_code, 126);
   EXPECT_EQ(ended.verdict["verdict"], "hang");
@@ -114,7 +114,7 @@ TEST(Hang, IsNamedByTheKernelsFunction) {
 }
 
 TEST(Hang, OfAKernelThatSleepsForEver) {
-  const auto ended = boot(guest("insmod /crash/halt.ko\n", {"--hang-timeout", kSilence}));
+  const auto ended = boot(guest("insmod /crash/halt.ko.gz\n", {"--hang-timeout", kSilence}));
   SCOPED_TRACE(::testing::Message() << ended);
   EXPECT_EQ(ended.outcome.exit_code, 126);
   EXPECT_EQ(ended.verdict["verdict"], "hang");
@@ -123,7 +123,7 @@ TEST(Hang, OfAKernelThatSleepsForEver) {
 
 // Debian's kernel is told that it runs in a VM, but a spin lock still spins on the only CPU.
 TEST(Hang, OfADeadlockIsNamedByTheLock) {
-  const auto ended = boot(guest("insmod /crash/lock.ko\n", {"--hang-timeout", kSilence}));
+  const auto ended = boot(guest("insmod /crash/lock.ko.gz\n", {"--hang-timeout", kSilence}));
   SCOPED_TRACE(::testing::Message() << ended);
   EXPECT_EQ(ended.outcome.exit_code, 126);
   EXPECT_EQ(ended.verdict["verdict"], "hang");
@@ -133,7 +133,7 @@ TEST(Hang, OfADeadlockIsNamedByTheLock) {
 
 TEST(Lockup, OfTasksThatWaitForThemselvesIsAHungTask) {
   const auto ended = boot(guest(std::string{kAllMessages} + "echo 1 > /proc/sys/kernel/hung_task_timeout_secs\n"
-                                                            "insmod /crash/mutex.ko &\n"
+                                                            "insmod /crash/mutex.ko.gz &\n"
                                                             "sleep 1000\n",
                                 {"--fail-on", "warn"}));
   SCOPED_TRACE(::testing::Message() << ended);
@@ -144,7 +144,7 @@ TEST(Lockup, OfTasksThatWaitForThemselvesIsAHungTask) {
 
 TEST(AtomicSleep, IsNamed) {
   const auto ended =
-      boot(guest(std::string{kAllMessages} + "insmod /crash/atomic.ko\nsleep 1000\n", {"--fail-on", "oops"}));
+      boot(guest(std::string{kAllMessages} + "insmod /crash/atomic.ko.gz\nsleep 1000\n", {"--fail-on", "oops"}));
   SCOPED_TRACE(::testing::Message() << ended);
   EXPECT_EQ(ended.outcome.exit_code, 126);
   EXPECT_EQ(ended.verdict["verdict"], "atomic-sleep");
@@ -152,7 +152,7 @@ TEST(AtomicSleep, IsNamed) {
 }
 
 TEST(TripleFault, IsNamed) {
-  const auto ended = boot(guest("insmod /crash/triple.ko\n"));
+  const auto ended = boot(guest("insmod /crash/triple.ko.gz\n"));
   SCOPED_TRACE(::testing::Message() << ended);
   EXPECT_EQ(ended.outcome.exit_code, 126);
   EXPECT_EQ(ended.verdict["verdict"], "triple-fault");

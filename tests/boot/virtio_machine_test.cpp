@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "tests/boot/virtio_guest.h"
 
@@ -120,6 +123,39 @@ TEST(VirtioRates, NoGuestIsFasterThanItMay) {
     ASSERT_THAT(report.section(section), SizeIs(1));
     EXPECT_GE(std::stoi(report.section(section)[0]), 150) << section;
   }
+}
+
+/// What came from the guests on br0, and when: their TAPs' counters.
+std::pair<std::uint64_t, std::chrono::steady_clock::time_point> received() {
+  const auto told = run({.command = {"ip", "-j", "-s", "link", "show", "master", "br0"}});
+  const auto now = std::chrono::steady_clock::now();
+  std::uint64_t bytes = 0;
+  for (const auto& port : nlohmann::json::parse(told.out)) {
+    bytes += port["stats64"]["rx"]["bytes"].get<std::uint64_t>();
+  }
+  return {bytes, now};
+}
+
+TEST(VirtioRates, WhatAGuestSendsIsItsRateWithinFivePercent) {
+  constexpr double kRate = 200 * 1024;  // so little that any host can do it
+  auto network = listener("/dev/null");
+  RunningGuest running{
+      {.more = {"-n", "bridge=br0,rate=200K,burst=16K"},
+       .script = std::string{kVirtioPrelude} +
+                 "up 10.77.0.2\necho SENDING\ndd if=/dev/zero bs=64k | nc 10.77.0.1 1001 >/dev/null\n"}};
+  ASSERT_TRUE(running.process().wait_for("SENDING")) << running.wait();
+  auto begin = received();
+  for (int tries = 0; tries < 600 && begin.first < 64 * 1024; ++tries) {  // past its burst
+    std::this_thread::sleep_for(std::chrono::milliseconds{100});
+    begin = received();
+  }
+  std::this_thread::sleep_for(std::chrono::seconds{10});
+  const auto end = received();
+  const double rate =
+      static_cast<double>(end.first - begin.first) / std::chrono::duration<double>(end.second - begin.second).count();
+  EXPECT_NEAR(rate, kRate, kRate / 20);
+  running.process().send_signal(SIGKILL);
+  EXPECT_EQ(running.wait().outcome.signal, SIGKILL);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -90,6 +91,20 @@ TEST(BadInput, IsToldInOneLineAndNothingIsHalfMade) {
     expect_refused("net port p --owner 65534 --bridge narrow mtu=1401",
                    "the network carries 1400; raise it there first: ip link set eth2 mtu 1401");
   });
+}
+
+// Its driver puts the card into the first namespace, so this one is the lab's alone.
+TEST(Wireless, CardsAreNoUplinks) {
+  if (std::getenv("MARTLET_LAB") == nullptr) {
+    GTEST_SKIP() << "loads mac80211_hwsim: in the lab only";
+  }
+  run_shell(R"sh(
+    export PATH=$PATH:/usr/sbin
+    modprobe mac80211_hwsim radios=1
+    for i in $(seq 100); do [ -e /sys/class/net/wlan0 ] && break; sleep 0.1; done
+    ip link set wlan0 up)sh");
+  expect_refused("net create br0 --mode external --uplink wlan0",
+                 "uplink wlan0 cannot be a port of a bridge, as wireless cards cannot");
 }
 
 }  // namespace
