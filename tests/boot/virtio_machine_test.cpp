@@ -136,16 +136,17 @@ std::pair<std::uint64_t, std::chrono::steady_clock::time_point> received() {
   return {bytes, now};
 }
 
-TEST(VirtioRates, WhatAGuestSendsIsItsRateWithinFivePercent) {
+// Where nothing else keeps the CPUs busy: what a late event loop missed beyond a burst is lost.
+TEST(VirtioShaping, WhatAGuestSendsIsItsRateWithinFivePercent) {
   constexpr double kRate = 200 * 1024;  // so little that any host can do it
   auto network = listener("/dev/null");
   RunningGuest running{
-      {.more = {"-n", "bridge=br0,rate=200K,burst=16K"},
+      {.more = {"-n", "bridge=br0,rate=200K,burst=64K"},
        .script = std::string{kVirtioPrelude} +
                  "up 10.77.0.2\necho SENDING\ndd if=/dev/zero bs=64k | nc 10.77.0.1 1001 >/dev/null\n"}};
   ASSERT_TRUE(running.process().wait_for("SENDING")) << running.wait();
   auto begin = received();
-  for (int tries = 0; tries < 600 && begin.first < 64 * 1024; ++tries) {  // past its burst
+  for (int tries = 0; tries < 600 && begin.first < 128 * 1024; ++tries) {  // past its burst
     std::this_thread::sleep_for(std::chrono::milliseconds{100});
     begin = received();
   }
