@@ -34,6 +34,18 @@ TEST(Trace, HoldsTheStartTheMilestonesAndEachExit) {
   EXPECT_LT(start["ts"].get<double>(), sleep["ts"].get<double>());
 }
 
+TEST(Trace, HoldsTheTurnsOfQueues) {
+  const TempDir directory;
+  const auto file = directory.file("trace.json");
+  const auto guest =
+      run_martlet({.name = "virtio_rng", .append = "irq=msix", .options = {"--rng", "-m", "64M", "--trace", file}});
+  ASSERT_EQ(guest.exit_code, 0) << guest;
+  const auto events = nlohmann::json::parse(read_file(file));
+  EXPECT_TRUE(std::ranges::any_of(events, [](const nlohmann::json& event) {
+    return event["name"] == "queue 0" && event["ph"] == "X" && event["dur"].get<double>() >= 0;
+  })) << events.dump(1);
+}
+
 TEST(Trace, WhereNoFileCanBeIsRefused) {
   const auto guest = run({.command = martlet_command({.name = "power_off", .options = {"--trace", "/nowhere/trace"}})});
   EXPECT_EQ(guest.exit_code, 125);

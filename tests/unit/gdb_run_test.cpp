@@ -284,6 +284,7 @@ TEST_F(GdbRun, WatchpointsTellWhatTheyWatch) {
   EXPECT_EQ(ask("Z4,ffffffff9b000014,1"), "OK");
   go();
   EXPECT_EQ(target_.orders_[1].debug.dr7, 0x62aU | 0b1001U << 16U | 0b0111U << 20U | 0b0011U << 24U);
+  EXPECT_EQ(target_.orders_[0].debug, target_.orders_[1].debug) << "on every vCPU";
   meet(0, kText, 1);
   EXPECT_EQ(news(), "T05watch:ffffffff9b000008;thread:1;");
   go();

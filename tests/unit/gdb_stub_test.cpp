@@ -269,6 +269,12 @@ TEST_F(GdbStub, KillsAndRestarts) {
   EXPECT_TRUE(stub_.done());
 }
 
+TEST_F(GdbStub, KillsWithoutAnAnswer) {
+  EXPECT_EQ(ask("k"), "(none)");
+  EXPECT_EQ(target_.quits_, 1);
+  EXPECT_TRUE(stub_.done());
+}
+
 TEST_F(GdbStub, NothingIsTakenFromAClientThatDoesNotListen) {
   const std::string request = frame("m" + at(kText, ",2000"));
   std::string flood;
