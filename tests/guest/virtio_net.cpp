@@ -96,6 +96,9 @@ u16 checksum(const u8* bytes, u32 size) {
 
 constexpr u32 kMostBytes = 2048;
 constexpr u32 kMostBuffers = 16;
+constexpr u32 kAsked = 8;
+constexpr u64 kAnswerTime = 4'000'000'000;  // cycles: a second or a few
+constexpr u64 kEchoTime = 60'000'000'000;
 Driver driver;
 u8 our_mac[6] = {2, 0, 0, 0, 0, 1};
 u8 peer_mac[6];
@@ -125,13 +128,13 @@ bool send(u32 size) {
   return true;
 }
 
-/// The next frame into in_frame; its size, 0 when none comes.
-u32 receive() {
+/// The next frame into in_frame; its size, 0 when none comes in so many cycles.
+u32 receive(u64 cycles) {
   u32 size = 0;
   u32 buffers = 1;
   for (u32 i = 0; i < buffers; ++i) {
     Used used;
-    if (!driver.wait(kReceive, used)) {
+    if (i == 0 ? !driver.wait_for(kReceive, used, cycles) : !driver.wait(kReceive, used)) {
       return 0;
     }
     const u16 buffer = buffer_of_id[used.id];
@@ -161,6 +164,8 @@ bool for_us(const u8* frame, u16 type) {
   return same(ethernet.to, our_mac) && ethernet.type == big(type);
 }
 
+/// Asks as often as anybody does: a switch may take a moment until it forwards to a port whose cable was just plugged
+/// in.
 bool find_peer() {
   auto* const out = out_frame;
   Ethernet ethernet{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {}, big(kArpType)};
@@ -172,15 +177,17 @@ bool find_peer() {
   __builtin_memset(out, 0, 60);
   __builtin_memcpy(out, &ethernet, sizeof ethernet);
   __builtin_memcpy(out + sizeof ethernet, &arp, sizeof arp);
-  if (!send(60)) {
-    return false;
-  }
-  while (const u32 size = receive()) {
-    const auto answer = at<Arp>(in_frame, sizeof(Ethernet));
-    if (size >= sizeof(Ethernet) + sizeof(Arp) && for_us(in_frame, kArpType) && answer.operation == big(2) &&
-        same(answer.sender_ip, kPeerIp)) {
-      __builtin_memcpy(peer_mac, answer.sender, 6);
-      return true;
+  for (u32 i = 0; i < kAsked; ++i) {
+    if (!send(60)) {
+      return false;
+    }
+    while (const u32 size = receive(kAnswerTime)) {
+      const auto answer = at<Arp>(in_frame, sizeof(Ethernet));
+      if (size >= sizeof(Ethernet) + sizeof(Arp) && for_us(in_frame, kArpType) && answer.operation == big(2) &&
+          same(answer.sender_ip, kPeerIp)) {
+        __builtin_memcpy(peer_mac, answer.sender, 6);
+        return true;
+      }
     }
   }
   return false;
@@ -224,7 +231,7 @@ bool echo(u32 payload, u16 sequence) {
   if (!send(kEchoHeaders + payload)) {
     return false;
   }
-  while (const u32 size = receive()) {
+  while (const u32 size = receive(kEchoTime)) {
     if (is_answer(size, payload, sequence)) {
       return true;
     }

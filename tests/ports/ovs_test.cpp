@@ -28,7 +28,8 @@ class OvsFolder {
     for (const auto* name : {"OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"}) {
       ::setenv(name, path.c_str(), 1);  // NOLINT: one thread, in a process of this test's own
     }
-    test::run_shell("ovsdb-tool create " + path + "/conf.db /usr/share/openvswitch/vswitch.ovsschema");
+    test::run_shell("ovsdb-tool create " + path +
+                    "/conf.db ${OVS_PKGDATADIR:-/usr/share/openvswitch}/vswitch.ovsschema");
   }
   OvsFolder(const OvsFolder&) = delete;
   OvsFolder& operator=(const OvsFolder&) = delete;
@@ -56,7 +57,7 @@ TEST_P(OvsPort, ReachesItsVlanAndNoOther) {
     GTEST_SKIP() << "no /dev/kvm here";
   }
   if (!test::shell_says("PATH=$PATH:/usr/sbin command -v ovs-vswitchd >/dev/null")) {
-    GTEST_SKIP() << "needs Open vSwitch: apt install openvswitch-switch";
+    GTEST_SKIP() << "needs Open vSwitch: apt install openvswitch-switch, or tests/ports/with-ovs";
   }
   if (datapath == "system" && !test::shell_says("PATH=$PATH:/usr/sbin modprobe openvswitch 2>/dev/null")) {
     GTEST_SKIP() << "this kernel has no openvswitch module";

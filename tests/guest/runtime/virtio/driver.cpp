@@ -196,7 +196,20 @@ void Driver::expect_interrupt(u16 index) {
   }
 }
 
+bool Driver::wait_for(u16 index, Used& used, u64 cycles) {
+  u16 which = 0;
+  return try_wait(index, index, which, used, cycles);
+}
+
 bool Driver::wait_either(u16 first, u16 second, u16& which, Used& used) {
+  if (try_wait(first, second, which, used, kPatience)) {
+    return true;
+  }
+  check(queues[first].has_used() || queues[second].has_used(), "the device answers");
+  return false;
+}
+
+bool Driver::try_wait(u16 first, u16 second, u16& which, Used& used, u64 cycles) {
   const u64 since = read_tsc();
   while (true) {
     for (const u16 index : {first, second}) {
@@ -213,9 +226,8 @@ bool Driver::wait_either(u16 first, u16 second, u16& which, Used& used) {
       }
     }
     notice_ == Notice::Poll ? pause() : wait_for_interrupt();
-    if (read_tsc() - since > kPatience) {
-      const bool waits = queues[first].has_used() || queues[second].has_used();
-      check(false, waits ? "used buffers come with an interrupt" : "the device answers");
+    if (read_tsc() - since > cycles) {
+      check(!queues[first].has_used() && !queues[second].has_used(), "used buffers come with an interrupt");
       return false;
     }
   }

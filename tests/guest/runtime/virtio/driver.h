@@ -38,6 +38,8 @@ class Driver {
   /// Until the queue has a used request and, unless polling, the interrupt that it owes has come. False,
   /// after a failed check, when that takes very long.
   bool wait(u16 index, Used& used);
+  /// The same for so many cycles: that nothing comes is no failed check.
+  [[nodiscard]] bool wait_for(u16 index, Used& used, u64 cycles);
   /// Until one of two queues has; which one it is.
   bool wait_either(u16 first, u16 second, u16& which, Used& used);
   /// One request, from available to used.
@@ -53,6 +55,7 @@ class Driver {
  private:
   bool find(const HvmStartInfo& info, DeviceId id);
   void connect(const HvmStartInfo& info);
+  [[nodiscard]] bool try_wait(u16 first, u16 second, u16& which, Used& used, u64 cycles);
   [[nodiscard]] bool is_due(u16 index);
   void expect_interrupt(u16 index);
   static bool is_same(u16 id, u16 expected);
