@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/boot/gdb_session.h"
 #include "tests/boot/guest.h"
 
 namespace martlet::test {
@@ -20,29 +21,6 @@ namespace {
 
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
-
-class GdbSession : public ::testing::Test {
- protected:
-  [[nodiscard]] std::string socket() const { return directory_.file("gdb"); }
-
-  [[nodiscard]] Subprocess::Config gdb(const std::string& symbols, const std::vector<std::string>& commands) const {
-    std::vector<std::string> words{"gdb", "-q", "-nx", "-batch", "-ex", "set pagination off"};
-    words.insert(words.end(), {"-ex", "target remote " + socket()});
-    for (const auto& each : commands) {
-      words.insert(words.end(), {"-ex", each});
-    }
-    words.push_back(symbols);
-    return {.command = std::move(words)};
-  }
-
-  [[nodiscard]] Guest guest(std::string script, std::vector<std::string> more) const {
-    more.insert(more.end(), {"--gdb", "unix:" + socket()});
-    return {.cpus = 2, .memory_mib = 256, .more = std::move(more), .script = std::move(script)};
-  }
-
- private:
-  TempDir directory_;
-};
 
 /// With symbols that the kernel told itself.
 class KernelGdb : public GdbSession {
@@ -197,40 +175,6 @@ TEST_F(KernelGdb, StepsAndStopsOneCpuOfTwoBusyOnes) {
 
   const auto again = run(gdb({"break version_proc_show", "continue", "monitor quit"}));
   EXPECT_THAT(again.out, ContainsRegex("Thread 2[^\n]* hit Breakpoint 1, ")) << again;
-}
-
-/// With Debian's own debug symbols, which tools/kernels --symbols has fetched before the lab began.
-class KernelDebugSymbols : public GdbSession {};
-
-// KASLR is on, and nobody tells gdb where the kernel is.
-TEST_F(KernelDebugSymbols, UnwindARelocatedKernelToItsFirstFrame) {
-  const auto told = run({.command = {MARTLET_TOOLS "/kernels", "--symbols", "cloud-6.1"}});
-  ASSERT_EQ(told.exit_code, 0) << told;
-  const auto vmlinux = told.out.substr(0, told.out.find('\n'));
-  RunningGuest running{guest("echo READY\nread line\necho GO\nwhile :; do read line < /proc/version; done", {}),
-                       {.input = Subprocess::Input::Pipe}};
-  ASSERT_TRUE(running.process().wait_for("READY")) << running.wait();
-  running.process().type("x\n");
-  ASSERT_TRUE(running.process().wait_for("GO")) << running.wait();
-  const auto said = run(gdb(
-      vmlinux, {"monitor info kaslr", "print linux_banner", "print init_task.comm", "break version_proc_show",
-                "continue", "bt", "frame function ksys_read", "print count", "delete", "hbreak ksys_read if count == 1",
-                "continue", "finish", "delete", "watch jiffies_64", "continue", "info threads", "monitor quit"}));
-  SCOPED_TRACE(::testing::Message() << said);
-  EXPECT_THAT(said.err, ContainsRegex("KASLR offset 0x[0-9a-f]+"));
-  EXPECT_THAT(said.out, HasSubstr("<linux_banner> \"Linux version 6.1."));
-  EXPECT_THAT(said.out, HasSubstr("\"swapper/0"));
-  EXPECT_THAT(said.out, ContainsRegex("hit Breakpoint 1, version_proc_show \\(m=0x"));
-  EXPECT_THAT(said.out, ContainsRegex("\n#1 [^\n]* seq_read_iter \\([^\n]* fs/seq_file.c:[0-9]+\n"));
-  EXPECT_THAT(said.out,
-              ContainsRegex("\n#[0-9]+ [^\n]* ksys_read \\(fd=[^\n]*, count=1\\) at fs/read_write.c:[0-9]+\n"));
-  EXPECT_THAT(said.out, ContainsRegex("\n#[0-9]+ [^\n]* do_syscall_64 \\("));
-  EXPECT_THAT(said.out, ContainsRegex("\n#[0-9]+ [^\n]* entry_SYSCALL_64 \\([^\n]*\n")) << "and no further than that";
-  EXPECT_THAT(said.out, ContainsRegex("\\$[0-9]+ = 1\n")) << "count";
-  EXPECT_THAT(said.out, ContainsRegex("hit Breakpoint 2, ksys_read \\(fd="));
-  EXPECT_THAT(said.out, ContainsRegex("Value returned is \\$[0-9]+ = [01]\n"));
-  EXPECT_THAT(said.out, ContainsRegex("Hardware watchpoint 3: jiffies_64\n\nOld value = [0-9]+\nNew value = [0-9]+\n"));
-  EXPECT_THAT(said.out, ContainsRegex("Thread 2 \\(vCPU 1: "));
 }
 
 }  // namespace

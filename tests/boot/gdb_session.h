@@ -1,0 +1,37 @@
+#pragma once
+// Stock gdb, told what to do, at a guest that martlet runs.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/boot/guest.h"
+
+namespace martlet::test {
+
+class GdbSession : public ::testing::Test {
+ protected:
+  [[nodiscard]] std::string socket() const { return directory_.file("gdb"); }
+
+  [[nodiscard]] Subprocess::Config gdb(const std::string& symbols, const std::vector<std::string>& commands) const {
+    std::vector<std::string> words{"gdb", "-q", "-nx", "-batch", "-ex", "set pagination off"};
+    words.insert(words.end(), {"-ex", "target remote " + socket()});
+    for (const auto& each : commands) {
+      words.insert(words.end(), {"-ex", each});
+    }
+    words.push_back(symbols);
+    return {.command = std::move(words)};
+  }
+
+  [[nodiscard]] Guest guest(std::string script, std::vector<std::string> more) const {
+    more.insert(more.end(), {"--gdb", "unix:" + socket()});
+    return {.cpus = 2, .memory_mib = 256, .more = std::move(more), .script = std::move(script)};
+  }
+
+ private:
+  TempDir directory_;
+};
+
+}  // namespace martlet::test
