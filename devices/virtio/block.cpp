@@ -75,6 +75,7 @@ Block::Block(EventLoop& loop, const DiskOptions& options, std::unique_ptr<Disk> 
   disk_->on_settled([this] { settle(); });
   loop_.watch(later_.get(), EPOLLIN, [this](std::uint32_t) {
     drain_counter(later_.get());
+    shared_.bytes_left = BlockShared::kBytesATurn;
     settle();
   });
 }

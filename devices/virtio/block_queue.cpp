@@ -1,10 +1,12 @@
 #include "devices/virtio/block_queue.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <optional>
 #include <utility>
 
+#include "devices/virtio/buffer_cursor.h"
 #include "devices/virtio/disk_options.h"
 
 namespace martlet::virtio {
@@ -15,6 +17,10 @@ using Kind = DiskRequest::Kind;
 // Answers are told of when no more requests are to be found, but no later than this: a driver that never runs dry
 // has others who wait for one of them.
 constexpr std::size_t kMostUntold = 16;
+
+// What is larger goes to the disk piece by piece: what one of them costs, or makes a reset wait for, is bounded.
+constexpr std::uint64_t kMostMoved = 4U << 20U;
+constexpr std::uint64_t kMostOfARange = 32U << 20U;
 
 }  // namespace
 
@@ -60,30 +66,31 @@ class BlockQueue::Slot final : public DiskRequest {
     ++queue_.in_flight_;
     cancelled = false;
     range_ = 0;
+    done_ = 0;
     flushing_ = false;
-    submit();
+    data_ = BufferCursor{request_.data};
+    go_on();
   }
 
-  /// Not begun, and never will be.
-  void drop() noexcept { chain_.reset(); }
-
- private:
-  void submit() noexcept {
-    switch (request_.type) {
+  /// Has the disk do the next piece.
+  void go_on() noexcept {
+    switch (flushing_ ? BlockType::Flush : request_.type) {
       case BlockType::In:
       case BlockType::Out:
+        piece_ = std::min(request_.length - done_, kMostMoved);
         work = {.kind = request_.type == BlockType::In ? Kind::Read : Kind::Write,
-                .offset = request_.offset,
-                .length = request_.length,
-                .buffers = request_.data};
+                .offset = request_.offset + done_,
+                .length = piece_,
+                .buffers = cut_buffers()};
         break;
       case BlockType::Discard:
       case BlockType::WriteZeroes: {
         const auto& range = request_.ranges[range_];
         const auto zero = range.unmap == BlockRequest::Unmap::May ? Kind::ZeroUnmap : Kind::Zero;
+        piece_ = std::min(range.length - done_, kMostOfARange);
         work = {.kind = request_.type == BlockType::Discard ? Kind::Discard : zero,
-                .offset = range.offset,
-                .length = range.length};
+                .offset = range.offset + done_,
+                .length = piece_};
         break;
       }
       case BlockType::Flush:
@@ -91,27 +98,59 @@ class BlockQueue::Slot final : public DiskRequest {
         work = {.kind = Kind::Flush};
         break;
     }
+    auto& left = queue_.shared_.bytes_left;
+    left -= std::min(left, piece_);
     queue_.shared_.disk.submit(*this);
   }
 
-  void done(int error) noexcept override {
-    if (error == 0 && !cancelled) {
-      if (!flushing_ && range_ + 1 < request_.range_count) {
-        ++range_;
-        submit();
-        return;
-      }
-      const bool changes = request_.type != BlockType::In && request_.type != BlockType::Flush;
-      if (changes && !flushing_ && queue_.shared_.write_through.load(std::memory_order_relaxed)) {
-        flushing_ = true;
-        work = {.kind = Kind::Flush};
-        queue_.shared_.disk.submit(*this);
-        return;
-      }
-    }
+  /// Not begun, and never will be.
+  void drop() noexcept { chain_.reset(); }
+  /// It was begun, and that is all.
+  void end(int error) noexcept {
     --queue_.in_flight_;
     const bool filled = error == 0 && request_.type == BlockType::In;
     answer(error == 0 ? BlockStatus::Ok : BlockStatus::IoError, filled ? request_.length : 0);
+  }
+
+ private:
+  std::span<const iovec> cut_buffers() {
+    if (piece_ == request_.length) {
+      return request_.data;
+    }
+    buffers_.clear();
+    data_.take(piece_, buffers_);
+    return buffers_;
+  }
+
+  /// Not from here: a disk may be done within submit(), and there may be many pieces.
+  void done(int error) noexcept override {
+    if (error == 0 && advance()) {
+      if (!cancelled) {
+        queue_.unfinished_.push_back(this);
+        return;
+      }
+      error = ECANCELED;
+    }
+    end(error);
+  }
+
+  /// Past the piece that is done; whether there is more.
+  bool advance() noexcept {
+    done_ += std::exchange(piece_, 0);
+    if (flushing_) {
+      return false;
+    }
+    if (done_ < (request_.range_count == 0 ? request_.length : request_.ranges[range_].length)) {
+      return true;
+    }
+    if (range_ + 1 < request_.range_count) {
+      ++range_;
+      done_ = 0;
+      return true;
+    }
+    const bool changes = request_.type != BlockType::In && request_.type != BlockType::Flush;
+    flushing_ = changes && queue_.shared_.write_through.load(std::memory_order_relaxed);
+    return flushing_;
   }
 
   /// Returns how many bytes of the buffer it wrote: §5.2.6, 20 of them, NUL-padded.
@@ -145,8 +184,12 @@ class BlockQueue::Slot final : public DiskRequest {
   BlockQueue& queue_;
   std::optional<DescriptorChain> chain_;
   BlockRequest request_;
-  std::size_t range_ = 0;  // of a Discard or WriteZeroes, in flight
-  bool flushing_ = false;  // the work is done, write-through takes the rest
+  std::size_t range_ = 0;    // of a Discard or WriteZeroes, in flight
+  std::uint64_t done_ = 0;   // bytes of that one, or of an In or Out
+  std::uint64_t piece_ = 0;  // bytes in flight
+  bool flushing_ = false;    // the work is done, write-through takes the rest
+  BufferCursor data_;        // what is not in flight yet
+  std::vector<iovec> buffers_;
 };
 
 BlockQueue::BlockQueue(BlockShared& shared, std::unique_ptr<VirtQueue> ring)
@@ -159,6 +202,9 @@ BlockQueue::~BlockQueue() {
   }
   for (const auto& slot : slots_) {
     slot->cancelled = true;
+  }
+  for (auto* const slot : std::exchange(unfinished_, {})) {
+    slot->end(ECANCELED);
   }
   while (in_flight_ != 0) {
     shared_.disk.wait();
@@ -174,6 +220,12 @@ BlockQueue::Slot* BlockQueue::idle_slot() {
 }
 
 BlockQueue::Taken BlockQueue::take() noexcept {
+  if (!unfinished_.empty()) {
+    auto* const slot = unfinished_.front();
+    unfinished_.erase(unfinished_.begin());
+    slot->go_on();
+    return Taken::One;
+  }
   auto* slot = std::exchange(throttled_, nullptr);
   if (slot == nullptr) {
     slot = idle_slot();
@@ -208,12 +260,13 @@ void BlockQueue::service() noexcept {
 
 void BlockQueue::serve() noexcept {
   // A driver that adds requests as fast as they are answered must not keep the loop from the rest; nor one whose
-  // chains are all malformed, for pop() may have passed a ring full of them before it found nothing.
+  // chains are all malformed, for pop() may have passed a ring full of them before it found nothing; nor one with
+  // requests of gigabytes.
   const std::size_t size = ring_->setup().size;
   std::size_t budget = 2 * size;
   bool any = false;
   ring_->disable_notifications();
-  while (budget != 0) {
+  while (budget != 0 && shared_.bytes_left != 0) {
     const auto taken = take();
     if (taken == Taken::One) {
       any = true;
@@ -248,7 +301,8 @@ void BlockQueue::settle() noexcept {
   if (!serving_) {
     tell();
   }
-  if (waits_) {
+  // Without bytes left a new turn is to come.
+  if ((waits_ || !unfinished_.empty()) && shared_.bytes_left != 0) {
     service();
   }
 }

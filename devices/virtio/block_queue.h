@@ -17,13 +17,18 @@ namespace martlet::virtio {
 
 /// What the queues of one block device share.
 struct BlockShared {
+  /// So many bytes may be moved, then others of the loop get their turn: disks do some of it within submit() and
+  /// commit(), and a request may have 4 GiB.
+  static constexpr std::uint64_t kBytesATurn = 64U << 20U;
+
   Disk& disk;
   Throttle& throttle;
   std::string serial{};
   BlockRequest::Limits limits{};
   /// The driver cannot flush, or asked not to need to: writes are answered when they are on the disk.
   std::atomic<bool> write_through = false;
-  /// A queue has more to do, but others of the loop come first: calls settle() soon.
+  std::uint64_t bytes_left = kBytesATurn;  ///< of this turn
+  /// A queue has more to do, but others of the loop come first: begins a new turn soon, and calls settle().
   std::function<void()> later{};
 };
 
@@ -55,7 +60,8 @@ class BlockQueue {
   std::unique_ptr<VirtQueue> ring_;
   std::vector<std::unique_ptr<Slot>> slots_;  // all there ever were
   std::vector<Slot*> idle_;
-  Slot* throttled_ = nullptr;  // taken from the ring, but not begun
+  std::vector<Slot*> unfinished_;  // begun, and nothing of them is at the disk now
+  Slot* throttled_ = nullptr;      // taken from the ring, but not begun
   std::size_t in_flight_ = 0;
   bool waits_ = false;      // there is more in the ring, and no notification to be expected
   std::size_t untold_ = 0;  // answers that the driver was not interrupted for
