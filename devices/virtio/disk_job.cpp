@@ -148,4 +148,11 @@ void DiskJob::advance(std::size_t bytes) noexcept {
   }
 }
 
+void LostWrites::flushed(int error) noexcept {
+  // Those tell that it did not take place, as when a queue is reset meanwhile.
+  if (error != EINTR && error != EAGAIN && error != ECANCELED) {
+    error_ = error != 0 ? error : error_;
+  }
+}
+
 }  // namespace martlet::virtio

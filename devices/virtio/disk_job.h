@@ -52,4 +52,17 @@ class DiskJob : private Uring::Operation {
   unsigned retries_ = 0;
 };
 
+/// A flush failed. The kernel forgets what it could not write and reports it once, so no later flush may succeed: it
+/// would acknowledge writes that are lost.
+class LostWrites {
+ public:
+  /// A flush ended with `error`, or 0.
+  void flushed(int error) noexcept;
+  /// Of all later flushes; or 0.
+  [[nodiscard]] int error() const noexcept { return error_; }
+
+ private:
+  int error_ = 0;
+};
+
 }  // namespace martlet::virtio

@@ -104,8 +104,8 @@ class OverlayDisk::Saver final : public DiskJob {
   explicit Saver(OverlayDisk& disk) : disk_{disk} {}
 
   void flush(DiskRequest& request) noexcept {
-    if (lost_writes_ != 0) {
-      request.done(lost_writes_);
+    if (lost_writes_.error() != 0) {
+      request.done(lost_writes_.error());
       return;
     }
     waiting_.push_back(&request);
@@ -148,16 +148,16 @@ class OverlayDisk::Saver final : public DiskJob {
     if (error != 0) {
       disk_.overlay_.map().put_back(pages_);
     }
-    if (error != 0 && step_ != Step::Map) {
-      lost_writes_ = error;  // the kernel reports it once and forgets the data: no later flush may succeed
+    if (step_ != Step::Map) {
+      lost_writes_.flushed(error);
     }
     const auto served = std::exchange(served_, {});
     for (auto* const request : served) {
       request->done(error);
     }
-    if (lost_writes_ != 0) {
+    if (lost_writes_.error() != 0) {
       for (auto* const request : std::exchange(waiting_, {})) {
-        request->done(lost_writes_);
+        request->done(lost_writes_.error());
       }
     } else if (!waiting_.empty() && served_.empty()) {
       begin();
@@ -169,7 +169,7 @@ class OverlayDisk::Saver final : public DiskJob {
   std::vector<DiskRequest*> served_;  // by the round under way; empty: there is none
   std::vector<SectorMap::Pages> pages_;
   std::size_t saved_ = 0;
-  int lost_writes_ = 0;
+  LostWrites lost_writes_;
   Step step_ = Step::Data;
   const bool never_cancelled_ = false;
 };

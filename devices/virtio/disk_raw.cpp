@@ -17,8 +17,8 @@ class RawDisk::Job final : public DiskJob {
   void done(int error) noexcept override {
     auto& request = *std::exchange(request_, nullptr);
     disk_.idle_.push_back(this);
-    if (request.work.kind == DiskRequest::Kind::Flush && error != 0) {
-      disk_.lost_writes_ = error;
+    if (request.work.kind == DiskRequest::Kind::Flush) {
+      disk_.lost_writes_.flushed(error);
     }
     request.done(error);
   }
@@ -37,8 +37,8 @@ void RawDisk::submit(DiskRequest& request) noexcept {
     request.done(0);
     return;
   }
-  if (request.work.kind == DiskRequest::Kind::Flush && lost_writes_ != 0) {
-    request.done(lost_writes_);
+  if (request.work.kind == DiskRequest::Kind::Flush && lost_writes_.error() != 0) {
+    request.done(lost_writes_.error());
     return;
   }
   if (idle_.empty()) {

@@ -29,9 +29,7 @@ class RawDisk final : public Disk {
 
   DiskFile file_;
   DiskCache cache_;
-  /// A flush failed. The kernel forgets what it could not write and reports it once, so no later flush may
-  /// succeed: it would acknowledge writes that are lost.
-  int lost_writes_ = 0;
+  LostWrites lost_writes_;
   std::vector<std::unique_ptr<Job>> jobs_;  // all there ever were: as many as were in flight at once
   std::vector<Job*> idle_;
   Uring ring_;  // goes first: it waits for the jobs

@@ -1,7 +1,11 @@
 #include "devices/virtio/disk_overlay.h"
 
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+
+#include <csignal>
+#include <filesystem>
 
 #include "block_support.h"
 #include "devices/virtio/disk_open.h"
@@ -169,6 +173,75 @@ TEST_F(OverlayScript, ManyFlushesShareARound) {
     }
   }
   EXPECT_EQ(read(7, 512).data, pattern(512, 9));
+}
+
+/// Files end here, which stands for a full file system: the kernel writes a part, then nothing.
+class FullAt {
+ public:
+  explicit FullAt(std::uint64_t bytes) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit full = before_;
+    full.rlim_cur = bytes;
+    ::setrlimit(RLIMIT_FSIZE, &full);
+  }
+  FullAt(const FullAt&) = delete;
+  FullAt& operator=(const FullAt&) = delete;
+  ~FullAt() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(OverlayScript, AFullHostLosesNothingAcknowledged) {
+  open(path);
+  constexpr std::uint64_t kData = 1U << 20U;  // where it begins
+  EXPECT_EQ(write(0, pattern(4096, 1)), BlockStatus::Ok);
+  {
+    const FullAt full{kData + kSize / 2 + 512};
+    EXPECT_EQ(write(kSize / 1024, pattern(4096, 2)), BlockStatus::IoError);
+    EXPECT_EQ(write(kSize / 512 - 8, pattern(4096, 3)), BlockStatus::IoError);
+    EXPECT_EQ(write(64, pattern(4096, 4)), BlockStatus::Ok);
+    EXPECT_EQ(flush(), BlockStatus::Ok);
+  }
+  EXPECT_EQ(write(128, pattern(4096, 5)), BlockStatus::Ok);
+  {
+    const FullAt full{512};  // no room for the map either
+    EXPECT_EQ(flush(), BlockStatus::IoError);
+  }
+  EXPECT_EQ(flush(), BlockStatus::Ok);  // nothing was lost: it only was not told of
+  const Bytes bytes = [&] {             // as a crash would leave it
+    Bytes all(std::filesystem::file_size(path));
+    read_exactly(open_file(path, O_RDONLY).get(), all, 0, path);
+    return all;
+  }();
+  const TempFile crashed{bytes};
+  open(crashed.path());
+  std::ranges::copy(pattern(4096, 1), expected.begin());
+  std::ranges::copy(pattern(4096, 4), expected.begin() + 64 * 512);
+  std::ranges::copy(pattern(4096, 5), expected.begin() + 128 * 512);
+  EXPECT_EQ(everything(), expected);
+}
+
+TEST_F(OverlayScript, AFlushThatFailedMakesAllLaterOnesFail) {
+  open(path);
+  EXPECT_EQ(write(0, pattern(512, 1)), BlockStatus::Ok);
+  int file = -1;  // the overlay's
+  for (const auto& entry : std::filesystem::directory_iterator{"/proc/self/fd"}) {
+    std::error_code error;
+    if (std::filesystem::equivalent(entry.path(), path, error)) {
+      file = std::stoi(entry.path().filename());
+    }
+  }
+  ASSERT_GE(file, 0);
+  Fd good = duplicate(file);
+  ASSERT_EQ(::dup2(make_eventfd().get(), file), file);  // cannot be flushed
+  EXPECT_EQ(flush(), BlockStatus::IoError);
+  ASSERT_EQ(::dup2(good.get(), file), file);  // can be now, but what was written before is lost
+  good = Fd{};
+  EXPECT_EQ(flush(), BlockStatus::IoError);
+  open(path);
+  EXPECT_EQ(flush(), BlockStatus::Ok);
 }
 
 TEST_F(OverlayScript, RefusesWhatIsNoOverlayOfThisImage) {

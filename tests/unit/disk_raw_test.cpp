@@ -229,6 +229,18 @@ TEST_P(RawDiskScript, StoppingInFlightLeavesGuestMemoryAlone) {
   EXPECT_EQ(read(0, 512).status, BlockStatus::Ok);
 }
 
+TEST(LostWrites, AreThoseOfAFlushThatTookPlace) {
+  LostWrites lost;
+  for (const int error : {0, EINTR, EAGAIN, ECANCELED}) {
+    lost.flushed(error);
+    EXPECT_EQ(lost.error(), 0) << error;
+  }
+  for (const int error : {EIO, 0, EINTR}) {
+    lost.flushed(error);
+    EXPECT_EQ(lost.error(), EIO) << error;
+  }
+}
+
 TEST(RawDisk, AFlushThatFailedMakesAllLaterOnesFail) {
   class Flush final : public DiskRequest {
    public:
