@@ -197,6 +197,7 @@ OverlayDisk::~OverlayDisk() {
 }
 
 void OverlayDisk::submit(DiskRequest& request) noexcept {
+  overlay_.used();
   if (request.work.kind == Kind::Flush) {
     if (cache_ == DiskCache::Unsafe || overlay_.temporary()) {
       request.done(0);

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "devices/virtio/block_wire.h"
@@ -45,15 +46,35 @@ DiskFile open_overlay(const std::string& where, DiskCache cache) {
     ::unlink(path.c_str());
     return DiskFile{std::move(fd), path};
   }
-  static_cast<void>(open_file(where, O_RDWR | O_CREAT, S_IRUSR | S_IWUSR));
   return DiskFile{{.path = where, .cache = cache, .grain = DiskFile::Grain::Any}};
 }
 
 }  // namespace
 
+FreshFile::FreshFile(std::string path) : path_{std::move(path)} {
+  if (path_.empty()) {
+    return;
+  }
+  constexpr mode_t kMode = S_IRUSR | S_IWUSR;
+  if (const Fd made{::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kMode)}) {
+    before_ = Before::Missing;
+  } else {
+    static_cast<void>(open_file(path_, O_RDWR | O_CREAT, kMode));
+  }
+}
+
+FreshFile::~FreshFile() {
+  if (before_ == Before::Missing) {
+    ::unlink(path_.c_str());
+  } else if (before_ == Before::Empty) {
+    static_cast<void>(::truncate(path_.c_str(), 0));
+  }
+}
+
 OverlayFile::OverlayFile(const std::string& where, std::uint64_t base_size, DiskCache cache)
     : temporary_{where == "tmp"},
       data_offset_{data_offset_for(base_size)},
+      fresh_{temporary_ ? "" : where},
       file_{open_overlay(where, cache)},
       map_{base_size / kSector} {
   if (file_.is_device()) {
@@ -63,6 +84,9 @@ OverlayFile::OverlayFile(const std::string& where, std::uint64_t base_size, Disk
     throw HostError{fmt::format("overlay {}: its base has more than 16 TiB, the most an overlay can tell of", where)};
   }
   if (file_.shape().size == 0) {
+    if (!temporary_) {
+      fresh_.fill();
+    }
     make(base_size);
   } else {
     load(base_size);
@@ -81,9 +105,7 @@ void OverlayFile::make(std::uint64_t base_size) {
   // So that what was acknowledged can be told of later, on however full a disk.
   if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(kHeaderBytes + map_.bytes().size())) != 0 &&
       errno != EOPNOTSUPP) {
-    const int error = errno;
-    static_cast<void>(::ftruncate(fd, 0));
-    fail_errno(error, what);
+    fail_errno(errno, what);
   }
   std::array<std::byte, kHeaderBytes> block{};
   const Header header{.base_size = base_size, .data_offset = data_offset_};

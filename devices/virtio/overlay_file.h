@@ -8,6 +8,24 @@
 
 namespace martlet::virtio {
 
+/// A file that is to be as it was before, missing or empty, unless something comes of it.
+class FreshFile {
+ public:
+  /// Makes it if it is missing. Throws HostError.
+  explicit FreshFile(std::string path);
+  FreshFile(const FreshFile&) = delete;
+  FreshFile& operator=(const FreshFile&) = delete;
+  ~FreshFile();
+
+  /// It was empty, is ours, and is written to now.
+  void fill() noexcept { before_ = before_ == Before::Missing ? before_ : Before::Empty; }
+  void keep() noexcept { before_ = Before::Kept; }
+
+ private:
+  std::string path_;
+  enum class Before { Kept, Empty, Missing } before_ = Before::Kept;
+};
+
 /// What a disk's writes go to instead: a sparse file of one's own format, or a temporary one without a name.
 ///
 ///   0          header, 4 KiB: magic "MARTOVL1", then 64-bit numbers, little-endian: the base's size, where
@@ -20,8 +38,10 @@ namespace martlet::virtio {
 class OverlayFile {
  public:
   /// `where` is "tmp" or a path: made when it is missing or empty, else it must be an overlay for a base of
-  /// `base_size` bytes. Throws HostError.
+  /// `base_size` bytes. One that was made and never used() goes again. Throws HostError.
   OverlayFile(const std::string& where, std::uint64_t base_size, DiskCache cache);
+
+  void used() noexcept { fresh_.keep(); }
 
   [[nodiscard]] const DiskFile& file() const noexcept { return file_; }
   [[nodiscard]] SectorMap& map() noexcept { return map_; }
@@ -35,6 +55,7 @@ class OverlayFile {
 
   bool temporary_;
   std::uint64_t data_offset_;
+  FreshFile fresh_;
   DiskFile file_;
   SectorMap map_;
 };

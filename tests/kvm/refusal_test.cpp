@@ -39,15 +39,20 @@ void expect_refusal(const Outcome& ended, std::string_view says) {
   EXPECT_NE(ended.err.find(says), std::string::npos) << ended << "expected: " << says;
 }
 
+/// What there is in a directory, and how large it is.
+std::string listing(const TempDir& directory) {
+  return run({.command = {"sh", "-c", "stat -c '%n %s' -- *"}, .directory = directory.path()}).out;
+}
+
 class BadDisk : public testing::TestWithParam<Refusal> {};
 
 TEST_P(BadDisk, IsRefusedInOneLine) {
   const auto& refusal = GetParam();
   const TempDir directory;
   ASSERT_EQ(run({.command = {"sh", "-c", refusal.setup}, .directory = directory.path()}).exit_code, 0);
-  const auto before = directory.entries();
+  const auto before = listing(directory);
   expect_refusal(run({.command = command_with(refusal.options), .directory = directory.path()}), refusal.says);
-  EXPECT_EQ(directory.entries(), before);
+  EXPECT_EQ(listing(directory), before);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -63,6 +68,14 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"OddSized", "truncate -s 1000 disk", {"-d", "disk"}, "512-byte sectors"},
         Refusal{"Twice", "truncate -s 1M disk", {"-d", "disk", "-d", "disk"}, "this very command has it open"},
         Refusal{"NoOverlay", "truncate -s 1M disk", {"-d", "disk,overlay=missing/overlay"}, "missing/overlay"},
+        Refusal{"OverlayOfAnotherDisk",
+                "truncate -s 1M disk; truncate -s 2M large; : >empty",
+                {"-d", "disk,overlay=new", "-d", "disk,overlay=empty", "-d", "large,overlay=new"},
+                "this very command has it open"},
+        Refusal{"OverlayAndNoNetwork",
+                "truncate -s 1M disk; : >empty",
+                {"-d", "disk,overlay=new", "-d", "disk,overlay=empty", "-n", "tap=nosuch"},
+                "nosuch"},
         Refusal{"TwoWithOneSerial", "truncate -s 1M a b", {"-d", "a,serial=x", "-d", "b,serial=x"}, "serial"},
         Refusal{"UnknownWord", "truncate -s 1M disk", {"-d", "disk,colour=red"}, "colour"},
         Refusal{"Qcow2ByMistake", "truncate -s 1M disk", {"-d", "disk,format=qcow2"}, "magic"},

@@ -244,6 +244,26 @@ TEST_F(OverlayScript, AFlushThatFailedMakesAllLaterOnesFail) {
   EXPECT_EQ(flush(), BlockStatus::Ok);
 }
 
+TEST_F(OverlayScript, OneThatNobodyUsedIsNotLeftBehind) {
+  const TempFile empty{{}};
+  for (const auto cache : {DiskCache::Writeback, DiskCache::Direct}) {
+    open(path, cache);
+    block.reset();
+    EXPECT_FALSE(std::filesystem::exists(path));
+    open(empty.path(), cache);
+    block.reset();
+    EXPECT_EQ(std::filesystem::file_size(empty.path()), 0U);
+  }
+  open(path);
+  EXPECT_EQ(read(0, 512).status, BlockStatus::Ok);
+  open(path);  // was used, is used again
+  block.reset();
+  EXPECT_TRUE(std::filesystem::exists(path));
+  const TempFile text{Bytes(100, std::byte{'x'})};
+  EXPECT_THAT(refusal(text.path()), HasSubstr("no overlay"));
+  EXPECT_EQ(text.content().size(), 100U);
+}
+
 TEST_F(OverlayScript, RefusesWhatIsNoOverlayOfThisImage) {
   const TempFile text{Bytes(100, std::byte{'x'})};
   EXPECT_THAT(refusal(text.path()), HasSubstr("no overlay of Martlet's"));
@@ -256,6 +276,7 @@ TEST_F(OverlayScript, RefusesWhatIsNoOverlayOfThisImage) {
 
   open(path);
   EXPECT_THAT(refusal(path), HasSubstr("this very command"));
+  EXPECT_EQ(read(0, 512).status, BlockStatus::Ok);
   block.reset();
   const TempFile other{pattern(2 * kSize, 0)};
   EXPECT_THAT(host_error([&] { static_cast<void>(open_disk(loop, {.path = other.path(), .overlay = path})); }),
