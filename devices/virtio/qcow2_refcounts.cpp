@@ -35,6 +35,7 @@ void Refcounts::load() {
     fail_errno(error, fmt::format("disk {}: its refcount table cannot be read", file_.name()));
   }
   table_.resize(bytes.size() / sizeof(std::uint64_t));
+  full_.resize(table_.size());
   for (std::size_t i = 0; i < table_.size(); ++i) {
     const auto offset = table_[i] = load_big<std::uint64_t>(bytes, i * sizeof(std::uint64_t));
     const auto cluster = offset / header_.cluster();
@@ -155,6 +156,7 @@ int Refcounts::make_table() noexcept {
   }
   const auto old = table_.size();
   table_.resize(clusters * per_cluster);
+  full_.resize(table_.size());
   for (std::uint64_t i = 0; i < blocks; ++i) {
     const auto at = first + clusters + i;
     table_[old + i] = at * cluster;
@@ -181,6 +183,10 @@ int Refcounts::search(std::uint64_t& at, Found& found) noexcept {
         return error;
       }
     }
+    if (full_[index]) {
+      at = end;
+      continue;
+    }
     if (table_[index] == 0) {
       while (at < end && layout_.holds(at)) {
         ++at;
@@ -197,12 +203,14 @@ int Refcounts::search(std::uint64_t& at, Found& found) noexcept {
     if (block == nullptr) {
       return error;
     }
+    const bool whole = at == index * entries_;
     for (; at < end; ++at) {
       if (get({block, header_.cluster()}, at % entries_) == 0 && !layout_.holds(at)) {
         found = Found::Yes;
         return 0;
       }
     }
+    full_[index] = whole;
   }
   return 0;
 }
@@ -255,7 +263,10 @@ void Refcounts::release(const ClusterRun& run) noexcept {
     if (value != 0) {
       set(cluster, block, value - 1);
     }
-    hint_ = value <= 1 ? std::min(hint_, cluster) : hint_;
+    if (value <= 1) {
+      hint_ = std::min(hint_, cluster);
+      full_[index] = false;
+    }
   }
 }
 

@@ -56,6 +56,7 @@ class Refcounts {
   Qcow2Layout& layout_;
   std::uint64_t entries_;  // of a block
   std::vector<std::uint64_t> table_;
+  std::vector<bool> full_;  // of each block of the table: it was searched and has nothing that is free
   ClusterRun table_run_{};
   std::uint64_t hint_ = 0;                           // no cluster before it is known to be free
   std::uint64_t fresh_from_ = 0;                     // clusters from here on were never written to
