@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -14,9 +17,11 @@
 namespace martlet::test {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 
 constexpr std::uint64_t kMiB = 1ULL << 20U;
 constexpr std::uint64_t kDiskBytes = 24 * kMiB;
@@ -169,6 +174,127 @@ TEST(VirtioDisks, Qcow2OverABackingFileIsWhatQemuReads) {
   output_of({"qemu-img", "convert", "-O", "raw", top, directory.file("raw")});
   EXPECT_THAT(report.section("sum"), ElementsAre(sha256_of(directory.file("raw")) + "  -"));
   EXPECT_EQ(sha256_of(base), before);
+}
+
+TEST(VirtioDisks, ABlockDevice) {
+  const auto* const names = std::getenv("MARTLET_BLOCK_DEVICES");
+  if (names == nullptr) {
+    GTEST_SKIP() << "$MARTLET_BLOCK_DEVICES names none that may be written to";
+  }
+  std::istringstream words{names};
+  std::string cached;
+  std::string direct;
+  std::string mounted;
+  words >> cached >> direct >> mounted;
+  const Report report{boot({.more = {"-d", tools_disk(), "-d", "path=" + cached + ",serial=cached", "-d",
+                                     "path=" + direct + ",serial=direct,cache=direct"},
+                            .script = std::string{kVirtioPrelude}.append(R"sh(
+    dd if=/dev/urandom of=/tmp/pattern bs=1M count=4 2>/dev/null
+    for it in cached direct; do
+      device=$(disk $it)
+      block=/sys/block/${device#/dev/}
+      say shape-$it cat $block/size $block/queue/logical_block_size $block/queue/physical_block_size
+      dd if=/tmp/pattern of=$device bs=1M oflag=direct conv=fsync 2>/dev/null || exit 1
+      tool blkdiscard -o 1M -l 1M $device || exit 2  # a hint
+      tool blkdiscard -z -o 2M -l 512K $device || exit 3
+      last=$(($(cat $block/size) - 1))
+      echo "the end of $it" | dd of=$device seek=$last conv=sync,fsync oflag=direct 2>/dev/null || exit 4
+      say end-$it sh -c "dd if=$device skip=$last iflag=direct 2>/dev/null | grep -ao 'the end of $it'"
+      say sum-$it sh -c "dd if=$device iflag=direct bs=1M count=4 2>/dev/null | sha256sum"
+    done
+    kernel_says
+  )sh")})};
+  expect_good(report);
+  for (const auto& [name, device] : {std::pair{"cached", cached}, {"direct", direct}}) {
+    const auto told = [&](const std::string& option) {
+      auto line = output_of({"blockdev", option, device});
+      line.pop_back();
+      return line;
+    };
+    EXPECT_THAT(report.section(fmt::format("shape-{}", name)),
+                ElementsAre(told("--getsz"), told("--getss"), told("--getpbsz")));
+    EXPECT_THAT(report.section(fmt::format("end-{}", name)), ElementsAre(fmt::format("the end of {}", name)));
+    EXPECT_THAT(report.section(fmt::format("sum-{}", name)),
+                ElementsAre(output_of({"sh", "-c", "head -c 4M \"$0\" | sha256sum", device}).substr(0, 64) + "  -"));
+    EXPECT_EQ(output_of({"sh", "-c", "tail -c +$((2 * 1024 * 1024 + 1)) \"$0\" | head -c 512K", device}),
+              std::string(kMiB / 2, '\0'));
+  }
+  const auto refused = boot({.more = {"-d", mounted}}).outcome;
+  EXPECT_EQ(refused.exit_code, 125) << refused;
+  EXPECT_THAT(refused.err, HasSubstr("disk " + mounted + ": it is mounted or otherwise in use here"));
+}
+
+/// A file system that is soon full; gone with the test.
+class SmallFileSystem {
+ public:
+  explicit SmallFileSystem(std::string at) : path_{std::move(at)} {
+    std::filesystem::create_directory(path_);
+    output_of({"mount", "-t", "tmpfs", "-o", "size=8M", "small", path_});
+  }
+  SmallFileSystem(const SmallFileSystem&) = delete;
+  SmallFileSystem& operator=(const SmallFileSystem&) = delete;
+  ~SmallFileSystem() { output_of({"umount", path_}); }
+  [[nodiscard]] std::string file(std::string_view name) const { return path_ + "/" + std::string{name}; }
+
+ private:
+  std::string path_;
+};
+
+// Disks of 16 MiB, in blocks of 1 MiB that are told apart. The kernel's messages stay out of the report's sections.
+constexpr std::string_view kBlocks = R"sh(
+dmesg -n 1
+blocks=$(seq 0 15)
+for n in $blocks; do yes "block $n" | head -c 1048576 >/tmp/block$n; done
+put() { dd if=/tmp/block$2 of=$1 bs=1M seek=$2 oflag=direct conv=fsync 2>/dev/null; }
+again() { put $1 0 && echo yes; }
+written() { for n in $blocks; do put $1 $n && echo $n; done; }
+there() { for n in $blocks; do dd if=$1 bs=1M skip=$n count=1 iflag=direct 2>/dev/null | cmp -s - /tmp/block$n && echo $n; done; }
+)sh";
+
+TEST(VirtioDisks, AFullHostLosesNothingAcknowledged) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root may mount a small file system";
+  }
+  const TempDir directory;
+  const SmallFileSystem for_raw{directory.file("1")};
+  const SmallFileSystem for_overlay{directory.file("2")};
+  const SmallFileSystem for_qcow2{directory.file("3")};
+  make_file(for_raw.file("raw"), 16 * kMiB);
+  make_file(directory.file("base"), 16 * kMiB);
+  output_of({"qemu-img", "create", "-q", "-f", "qcow2", for_qcow2.file("qcow2"), "16M"});
+  const std::vector<std::string> disks{
+      "-d", fmt::format("path={},serial=raw", for_raw.file("raw")),
+      "-d", fmt::format("path={},serial=overlay,overlay={}", directory.file("base"), for_overlay.file("overlay")),
+      "-d", fmt::format("path={},serial=qcow2,format=qcow2", for_qcow2.file("qcow2"))};
+  const std::vector<std::string> names{"raw", "overlay", "qcow2"};
+  const Report full{boot({.more = disks, .script = std::string{kVirtioPrelude}.append(kBlocks).append(R"sh(
+    for it in raw overlay qcow2; do
+      device=$(disk $it)
+      say written-$it written $device
+      say there-$it there $device
+      say again-$it again $device
+    done
+    kernel_says
+  )sh")})};
+  EXPECT_EQ(full.ended().outcome.exit_code, 0) << full.ended();
+  EXPECT_THAT(full.unexplained_complaints(), Each(AnyOf(HasSubstr("I/O error"), HasSubstr("callbacks suppressed"))));
+  for (const auto& name : names) {
+    const auto& written = full.section("written-" + name);
+    EXPECT_GE(written.size(), 4U) << name;
+    EXPECT_LE(written.size(), 8U) << name << ": more than there is room for";
+    EXPECT_THAT(full.section("again-" + name), ElementsAre("yes")) << name << ": where there is room";
+    EXPECT_THAT(full.section("there-" + name), IsSupersetOf(written)) << name;
+  }
+  // And for whoever looks later, with no more room than before.
+  const Report later{boot({.more = disks, .script = std::string{kVirtioPrelude}.append(kBlocks).append(R"sh(
+    for it in raw overlay qcow2; do say there-$it there $(disk $it); done
+    kernel_says
+  )sh")})};
+  expect_good(later);
+  for (const auto& name : names) {
+    EXPECT_THAT(later.section("there-" + name), IsSupersetOf(full.section("written-" + name))) << name;
+  }
+  EXPECT_THAT(run({.command = {"qemu-img", "check", "-q", for_qcow2.file("qcow2")}}).exit_code, AnyOf(0, 3));
 }
 
 TEST(VirtioDisks, ResizeWhileTheGuestRuns) {
