@@ -306,7 +306,8 @@ void Net::control() noexcept {
     control_queue_->complete(std::move(*chain), answered ? 1 : 0);
   }
   control_queue_->notify();
-  if (commands == kCommandsInATurn) {
+  // After a ring full of malformed chains pop() has not asked for a notification.
+  if (commands == kCommandsInATurn || control_queue_->enable_notifications()) {
     signal_eventfd(again_.get());
   }
 }

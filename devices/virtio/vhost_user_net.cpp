@@ -81,6 +81,7 @@ void VhostUserNet::start(std::uint64_t features, DriverInterrupts& interrupts) n
 void VhostUserNet::start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> queue, int kick) noexcept {
   if (index == control_index() && (features_ & kNetControlQueue) != 0) {
     control_queue_ = std::move(queue);
+    control_kick_ = kick;
     notified(index);  // what waits in it already
     return;
   }
@@ -103,7 +104,7 @@ void VhostUserNet::notified(std::uint16_t index) noexcept {
   if (index != control_index() || !control_queue_) {
     return;
   }
-  // No more than the ring holds in one turn: a guest that never stops gets its next turn with its next kick.
+  // No more than the ring holds in one turn.
   for (unsigned turn = 0; turn < kNetQueueSize; ++turn) {
     auto chain = control_queue_->pop();
     if (!chain) {
@@ -117,6 +118,9 @@ void VhostUserNet::notified(std::uint16_t index) noexcept {
     control_queue_->complete(std::move(*chain), answered ? 1 : 0);
   }
   control_queue_->notify();
+  if (control_queue_->enable_notifications()) {
+    signal_eventfd(control_kick_);  // others first
+  }
 }
 
 bool VhostUserNet::enable_pairs(std::uint16_t count) noexcept {

@@ -54,13 +54,15 @@ class VhostUserNet final : public VirtioDevice {
   std::uint64_t offered_;
   std::uint16_t pairs_;
   std::vector<std::uint16_t> queue_sizes_;
-  std::vector<Fd> called_;     // by ring, where the transport has no eventfd for it
-  std::vector<bool> running_;  // by ring: the back-end has it
+  std::vector<Fd> called_;      // by ring, where the transport has no eventfd for it
+  std::vector<bool> running_;   // by ring: the back-end has it
+  Fd failed_ = make_eventfd();  // signalled by the back-end when it cannot follow a ring
   bool gone_ = false;
   DeviceConfig<NetConfig> config_;
   std::uint64_t features_ = 0;
   std::uint16_t enabled_pairs_ = 1;
   std::unique_ptr<VirtQueue> control_queue_;
+  int control_kick_ = -1;
   DriverInterrupts* interrupts_ = nullptr;
 };
 

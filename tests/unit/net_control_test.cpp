@@ -119,6 +119,27 @@ TEST_P(NetControl, WithoutMultiqueueTheControlQueueIsTheThird) {
   EXPECT_EQ(bench.sent().size(), 1U);
 }
 
+TEST_P(NetControl, AfterARingFullOfNonsenseTheNextCommandIsServed) {
+  NetBench bench{setup(kNetControlQueue | kNetControlRx)};
+  bench.start_all();
+  bench.on_loop([&] {
+    for (int i = 0; i < 64; ++i) {  // all that it holds
+      bench.driver.chain(2).raw({.addr = FakeDriver::kHole, .len = 1}).submit();
+    }
+  });
+  EXPECT_TRUE(bench.driver.kick_wanted(2));
+  bench.kick(2);
+  for (int i = 0; i < 64; ++i) {
+    EXPECT_TRUE(bench.driver.take_used(2));
+  }
+  bench.on_loop([&] { bench.driver.chain(2).readable(std::array<std::uint8_t, 3>{0, 0, 1}).writable(1).submit(); });
+  ASSERT_TRUE(bench.driver.kick_wanted(2));
+  bench.kick(2);
+  const auto used = bench.driver.take_used(2);
+  ASSERT_TRUE(used);
+  EXPECT_EQ(used->data[0][0], std::byte{0});
+}
+
 /// Each may cost the host an RCU grace period, and every queue its turn.
 TEST(Net, ARingFullOfCommandsIsManyTurns) {
   EventLoop loop;
