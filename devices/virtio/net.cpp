@@ -66,6 +66,7 @@ Net::~Net() {
   stop();
   backend_gone();
   loop_.unwatch(again_.get());
+  loop_.unwatch(vhost_failed_.get());
   for (auto& pair : pairs_) {
     for (const auto& called : pair.called) {
       loop_.unwatch(called.get());
@@ -161,6 +162,7 @@ void Net::stop() noexcept {
   for (std::uint16_t index = 0; index <= control_index(); ++index) {
     stop_queue(index);
   }
+  drain_counter(vhost_failed_.get());
   [[maybe_unused]] const bool one_pair = enable_pairs(1);
   [[maybe_unused]] const bool no_offloads = accept(0);
   features_ = 0;

@@ -118,6 +118,7 @@ class Net final : public VirtioDevice {
   Pace transmit_pace_;
   std::vector<Pair> pairs_;
   Fd again_ = make_eventfd();  // signalled when a queue has had its turn and has more to do
+  Fd vhost_failed_{};          // signalled by vhost-net when it cannot follow a ring
   bool gone_ = false;          // the backend
   std::function<void()> lost_;
 

@@ -31,6 +31,12 @@ void Net::open_vhost(const Options& options) {
   if ((served & kNetMergeableBuffers) == 0) {
     offered_ &= ~std::uint64_t{kNetMergeableBuffers};
   }
+  vhost_failed_ = make_eventfd();
+  loop_.watch(vhost_failed_.get(), EPOLLIN, [this](std::uint32_t) {
+    if (drain_counter(vhost_failed_.get()) != 0 && interrupts_ != nullptr) {
+      interrupts_->needs_reset();
+    }
+  });
   for (std::uint16_t index = 0; index < 2 * pairs_.size(); ++index) {
     auto& called = pairs_[index / 2].called[index % 2];
     called = make_eventfd();
@@ -51,9 +57,11 @@ bool Net::hand_over(std::uint16_t index, const VirtQueue& queue, int kick) noexc
     return false;
   }
   const int call = interrupts_->call_fd(index);
-  return self.vhost->start(
-      static_cast<VhostNet::Ring>(index % 2), queue.setup(),
-      {.kick = kick, .call = call >= 0 ? call : self.called[index % 2].get(), .backend = backend_->vhost_fd(pair)});
+  return self.vhost->start(static_cast<VhostNet::Ring>(index % 2), queue.setup(),
+                           {.kick = kick,
+                            .call = call >= 0 ? call : self.called[index % 2].get(),
+                            .failed = vhost_failed_.get(),
+                            .backend = backend_->vhost_fd(pair)});
 }
 
 bool Net::serves_itself(std::uint16_t index) const noexcept {

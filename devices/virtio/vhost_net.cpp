@@ -86,12 +86,13 @@ bool VhostNet::start(Ring ring, const QueueSetup& setup, const Wiring& wiring) n
                                    .log_guest_addr = 0};
   const vhost_vring_file kick{.index = index, .fd = wiring.kick};
   const vhost_vring_file call{.index = index, .fd = wiring.call};
+  const vhost_vring_file failed{.index = index, .fd = wiring.failed};
   const vhost_vring_file backend{.index = index, .fd = wiring.backend};
   running_[index] =
       ::ioctl(fd_.get(), VHOST_SET_VRING_NUM, &size) == 0 && ::ioctl(fd_.get(), VHOST_SET_VRING_BASE, &base) == 0 &&
       ::ioctl(fd_.get(), VHOST_SET_VRING_ADDR, &addresses) == 0 &&
-      ::ioctl(fd_.get(), VHOST_SET_VRING_CALL, &call) == 0 && ::ioctl(fd_.get(), VHOST_SET_VRING_KICK, &kick) == 0 &&
-      ::ioctl(fd_.get(), VHOST_NET_SET_BACKEND, &backend) == 0;
+      ::ioctl(fd_.get(), VHOST_SET_VRING_CALL, &call) == 0 && ::ioctl(fd_.get(), VHOST_SET_VRING_ERR, &failed) == 0 &&
+      ::ioctl(fd_.get(), VHOST_SET_VRING_KICK, &kick) == 0 && ::ioctl(fd_.get(), VHOST_NET_SET_BACKEND, &backend) == 0;
   return running_[index];
 }
 
@@ -102,6 +103,7 @@ void VhostNet::stop(Ring ring) noexcept {
     ::ioctl(fd_.get(), VHOST_NET_SET_BACKEND, &none);  // waits for what is in flight
     ::ioctl(fd_.get(), VHOST_SET_VRING_KICK, &none);
     ::ioctl(fd_.get(), VHOST_SET_VRING_CALL, &none);
+    ::ioctl(fd_.get(), VHOST_SET_VRING_ERR, &none);
   }
 }
 

@@ -18,6 +18,7 @@ class VhostNet {
   struct Wiring {
     int kick = -1;     ///< readable when the driver notifies
     int call = -1;     ///< signalled when buffers were used
+    int failed = -1;   ///< signalled when the kernel cannot follow the ring
     int backend = -1;  ///< NetBackend::vhost_fd()
   };
 
@@ -32,7 +33,8 @@ class VhostNet {
   /// The feature bits it can serve, rings' and device's.
   [[nodiscard]] std::uint64_t features() const noexcept { return features_; }
 
-  /// The kernel serves the ring until stop(). False when it cannot: then nobody does.
+  /// The kernel serves the ring until stop(). False when it cannot: then nobody does. At a malformed chain it stands
+  /// still, as at a ring that it cannot follow.
   [[nodiscard]] bool start(Ring ring, const QueueSetup& setup, const Wiring& wiring) noexcept;
   /// When this returns, nothing of the kernel's touches the ring any more.
   void stop(Ring ring) noexcept;

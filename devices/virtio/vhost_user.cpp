@@ -79,6 +79,7 @@ enum class VhostUser::Request : std::uint32_t {
   GetRingBase = 11,
   SetRingKick = 12,
   SetRingCall = 13,
+  SetRingError = 14,
   GetProtocolFeatures = 15,
   SetProtocolFeatures = 16,
   GetQueueCount = 17,
@@ -272,6 +273,7 @@ bool VhostUser::start(const QueueSetup& setup, const Wiring& wiring, Ring state)
          send({.request = Request::SetRingBase, .payload = bytes_of(base)}) &&
          send({.request = Request::SetRingAddresses, .payload = bytes_of(addresses)}) &&
          send({.request = Request::SetRingCall, .payload = bytes_of(index), .files = {&wiring.call, 1}}) &&
+         send({.request = Request::SetRingError, .payload = bytes_of(index), .files = {&wiring.failed, 1}}) &&
          send({.request = Request::SetRingKick, .payload = bytes_of(index), .files = {&wiring.kick, 1}}) &&
          enable(setup.index, state);
 }

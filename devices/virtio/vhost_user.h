@@ -23,8 +23,9 @@ class VhostUser {
     std::uint16_t mtu = 0;    ///< told to the back-end, if it listens; 0: not
   };
   struct Wiring {
-    int kick = -1;  ///< readable when the driver notifies
-    int call = -1;  ///< signalled when buffers were used
+    int kick = -1;    ///< readable when the driver notifies
+    int call = -1;    ///< signalled when buffers were used
+    int failed = -1;  ///< signalled when the back-end cannot follow the ring
   };
   enum class Ring { Disabled, Enabled };
 

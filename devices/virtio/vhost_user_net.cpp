@@ -44,6 +44,11 @@ VhostUserNet::VhostUserNet(EventLoop& loop, const GuestMemory& memory, const Opt
       }
     });
   }
+  loop_.watch(failed_.get(), EPOLLIN, [this](std::uint32_t) {
+    if (drain_counter(failed_.get()) != 0 && interrupts_ != nullptr) {
+      interrupts_->needs_reset();
+    }
+  });
   // It says nothing unasked: whatever comes is the end.
   loop_.watch(back_end_.fd(), EPOLLIN | EPOLLRDHUP, [this](std::uint32_t) { gone(); });
 }
@@ -52,6 +57,7 @@ VhostUserNet::~VhostUserNet() {
   lost_ = nullptr;
   stop();
   gone();
+  loop_.unwatch(failed_.get());
   for (const auto& called : called_) {
     loop_.unwatch(called.get());
   }
@@ -89,8 +95,9 @@ void VhostUserNet::start_queue(std::uint16_t index, std::unique_ptr<VirtQueue> q
     return;
   }
   const int call = interrupts_->call_fd(index);
-  running_[index] =
-      back_end_.start(queue->setup(), {.kick = kick, .call = call >= 0 ? call : called_[index].get()}, wanted(index));
+  running_[index] = back_end_.start(
+      queue->setup(), {.kick = kick, .call = call >= 0 ? call : called_[index].get(), .failed = failed_.get()},
+      wanted(index));
   if (!running_[index]) {
     gone();
   }
@@ -149,6 +156,7 @@ void VhostUserNet::stop() noexcept {
     stop_queue(index);
   }
   control_queue_.reset();
+  drain_counter(failed_.get());
   enabled_pairs_ = 1;
   features_ = 0;
   interrupts_ = nullptr;

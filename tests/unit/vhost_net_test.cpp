@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <functional>
 #include <thread>
 
 #include "net/tap.h"
@@ -117,7 +118,50 @@ void frames_pass(const RateLimits& from_guest) {
   running.join();
 }
 
-void in_a_network_of_its_own(const RateLimits& from_guest) {
+/// What the kernel says of a ring that it cannot follow becomes DEVICE_NEEDS_RESET, and a reset heals it.
+void rings_fail() {
+  EventLoop loop;
+  FakeDriver driver{{.size = 64, .features = kIndirectDescriptors, .queues = 3}};
+  ASSERT_EQ(::system("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up"), 0);
+  Net net{loop,
+          Tap::on_bridge({.bridge = "br0", .guest = {0x52, 2}, .policy = {.spoof = Spoof::Allow}}),
+          {.mac = {0x52, 2}, .vhost = Vhost::On, .memory = &driver.memory()}};
+  std::thread running{[&] { loop.run(); }};
+  const Fd kick = make_eventfd();
+  const std::function<void()> mischief[] = {
+      [&] { driver.set_avail_index(static_cast<std::uint16_t>(driver.avail_index(1) + 65), 1); },
+      [&] { driver.push_head(64, 1); },
+      [&] { driver.chain(1).raw({.addr = FakeDriver::kHole, .len = 100}).submit(); },
+      [&] { driver.chain(1).readable(payload(100)).table_bytes(17).submit(); },
+  };
+  unsigned expected = 0;
+  for (const auto& act : mischief) {
+    loop.call([&] {
+      net.start(driver.features(), driver);
+      net.start_queue(1, driver.make_queue(1), kick.get());
+    });
+    ASSERT_TRUE(net.serves_itself(1));
+    driver.chain(1).readable(with_header({}, private_frame(300, 0))).submit();
+    signal_eventfd(kick.get());
+    for (int tries = 0; tries < 2000 && !driver.take_used(1); ++tries) {
+      std::this_thread::sleep_for(std::chrono::milliseconds{5});
+    }
+    EXPECT_EQ(driver.in_flight(1), 0U);
+    EXPECT_EQ(driver.resets_wanted(), expected);
+    act();
+    ++expected;
+    signal_eventfd(kick.get());
+    for (int tries = 0; tries < 2000 && driver.resets_wanted() < expected; ++tries) {
+      std::this_thread::sleep_for(std::chrono::milliseconds{5});
+    }
+    EXPECT_EQ(driver.resets_wanted(), expected);
+    loop.call([&] { net.stop(); });
+  }
+  loop.call([&] { loop.stop(); });
+  running.join();
+}
+
+void in_a_network_of_its_own(const std::function<void()>& test) {
   if (::access("/dev/vhost-net", R_OK | W_OK) != 0) {
     GTEST_SKIP() << "no /dev/vhost-net here (modprobe vhost_net)";
   }
@@ -128,7 +172,7 @@ void in_a_network_of_its_own(const RateLimits& from_guest) {
     if (::unshare(CLONE_NEWNET) != 0 || ::access("/dev/net/tun", R_OK | W_OK) != 0) {
       ::_exit(77);
     }
-    frames_pass(from_guest);
+    test();
     ::_exit(testing::Test::HasFailure() ? 1 : 0);
   }
   int status = 0;
@@ -139,10 +183,13 @@ void in_a_network_of_its_own(const RateLimits& from_guest) {
   EXPECT_EQ(status, 0);
 }
 
-TEST(VhostNet, CarriesFramesBothWays) { in_a_network_of_its_own({}); }
-TEST(VhostNet, CarriesThemToTheGuestAloneWhereWhatItSendsIsLimited) {
-  in_a_network_of_its_own({.bytes = 1U << 20U, .burst = 1U << 20U});
+TEST(VhostNet, CarriesFramesBothWays) {
+  in_a_network_of_its_own([] { frames_pass({}); });
 }
+TEST(VhostNet, CarriesThemToTheGuestAloneWhereWhatItSendsIsLimited) {
+  in_a_network_of_its_own([] { frames_pass({.bytes = 1U << 20U, .burst = 1U << 20U}); });
+}
+TEST(VhostNet, ARingThatCannotBeFollowedNeedsAReset) { in_a_network_of_its_own(rings_fail); }
 
 }  // namespace
 }  // namespace martlet::virtio

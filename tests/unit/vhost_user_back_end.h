@@ -123,7 +123,7 @@ class FakeBackEnd {
     std::uint32_t size = 0;
     std::uint64_t descriptors = 0, used = 0, avail = 0;
     std::uint16_t next = 0;
-    Fd kick, call;
+    Fd kick, call, error;
   };
 
   [[nodiscard]] bool read_message(Received& into) {
@@ -197,6 +197,9 @@ class FakeBackEnd {
       case 13:
         rings_[index].call = std::move(received.files.at(0));
         break;
+      case 14:
+        rings_[index].error = std::move(received.files.at(0));
+        break;
       case 15:
         say_value(15, std::uint64_t{1U | 8U | 16U});
         break;
@@ -245,6 +248,8 @@ class FakeBackEnd {
   }
 
  public:
+  /// As when it cannot follow the ring.
+  void fail(std::uint32_t ring) { signal_eventfd(rings_[ring].error.get()); }
   /// One frame from ring 1 to ring 0, as a switch would: on the caller's thread, while nobody else uses the rings.
   void echo() {
     auto& from = rings_[1];

@@ -100,6 +100,52 @@ TEST(VhostUser, TheGuestEnablesPairs) {
   EXPECT_TRUE(wait_for([&] { return back_end.enabled == 3; }));
 }
 
+TEST(VhostUser, ARingThatCannotBeFollowedNeedsAReset) {
+  EventLoop loop;
+  FakeDriver driver{{.size = 16, .queues = 2}};
+  FakeBackEnd back_end;
+  VhostUserNet net{loop, driver.memory(), {.back_end = {.path = back_end.path}, .mac = {0x52}}};
+  std::thread running{[&] { loop.run(); }};
+  for (unsigned round = 1; round < 3; ++round) {
+    loop.call([&] {
+      net.start(driver.features(), driver);
+      net.start_queue(1, driver.make_queue(1), driver.kick_fd());
+    });
+    ASSERT_TRUE(wait_for([&] { return back_end.enabled == 2; }));
+    EXPECT_EQ(driver.resets_wanted(), round - 1);
+    back_end.fail(1);
+    EXPECT_TRUE(wait_for([&] { return driver.resets_wanted() == round; }));
+    loop.call([&] {
+      net.stop();
+      back_end.fail(1);  // too late: the device is as new
+      net.stop();
+    });
+  }
+  loop.call([&] { loop.stop(); });
+  running.join();
+  EXPECT_EQ(driver.resets_wanted(), 2U);
+}
+
+TEST(VhostUser, AfterARingFullOfNonsenseTheNextCommandIsServed) {
+  EventLoop loop;
+  FakeDriver driver{{.size = 16, .features = kEventIndex, .queues = 5}};
+  FakeBackEnd back_end;
+  VhostUserNet net{loop, driver.memory(), {.back_end = {.path = back_end.path, .pairs = 2}, .mac = {0x52}}};
+  net.start(driver.features() | net.features(), driver);
+  net.start_queue(4, driver.make_queue(4), driver.kick_fd());
+  for (int i = 0; i < 16; ++i) {
+    driver.chain(4).raw({.addr = FakeDriver::kHole, .len = 1}).submit();
+  }
+  EXPECT_TRUE(driver.kick_wanted(4));
+  net.notified(4);
+  while (driver.take_used(4)) {
+  }
+  driver.chain(4).readable(std::array<std::uint8_t, 4>{4, 0, 2, 0}).writable(1).submit();
+  ASSERT_TRUE(driver.kick_wanted(4));
+  net.notified(4);
+  EXPECT_EQ(driver.take_used(4).value().data[0][0], std::byte{0});
+}
+
 TEST(VhostUser, WhenTheBackEndGoesTheCableIsOutAndTheGuestLivesOn) {
   EventLoop loop;
   FakeDriver driver{{.size = 16, .queues = 2}};
