@@ -8,9 +8,11 @@ namespace martlet::virtio {
 namespace {
 
 constexpr std::size_t kEthernetHeader = 14;
-// Linux sends no TCP segments with less data than this (TCP_MIN_GSO_SIZE); smaller ones would only make the
-// host cut a frame into tens of thousands.
-constexpr std::uint16_t kLeastTcpSegment = 8;
+// Linux sends no TCP segments with less data than this (TCP_MIN_GSO_SIZE), and no more UDP segments of any size than
+// that (UDP_MAX_SEGMENTS); others would only make the host cut a frame into tens of thousands.
+constexpr std::uint16_t kLeastSegment = 8;
+constexpr std::size_t kMostSmallSegments = 128;
+constexpr std::size_t kHeaders = 128;  // of all layers, at most, in a frame of such segments
 
 /// A feature bit each way for each offload.
 struct Row {
@@ -95,7 +97,8 @@ std::optional<NetHeader> check_header(const NetHeader& guest, std::size_t length
   if (guest.gso_type != 0) {
     const bool tcp = (guest.gso_type & ~kGsoEcn) == static_cast<int>(Gso::Tcp4) ||
                      (guest.gso_type & ~kGsoEcn) == static_cast<int>(Gso::Tcp6);
-    if (guest.gso_size < (tcp ? kLeastTcpSegment : 1) || guest.hdr_len > length) {
+    const bool few = guest.gso_size != 0 && length <= kHeaders + kMostSmallSegments * guest.gso_size;
+    if ((guest.gso_size < kLeastSegment && (tcp || !few)) || guest.hdr_len > length) {
       return std::nullopt;
     }
     checked.gso_type = guest.gso_type;

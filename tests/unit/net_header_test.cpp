@@ -60,6 +60,19 @@ TEST(NetHeader, WhatIsWrongDoesNot) {
   EXPECT_TRUE(refused([](NetHeader& h) { h.flags = 0; }));  // segments without checksums
   EXPECT_TRUE(refused([](NetHeader& h) { h.gso_size = 0; }));
   EXPECT_TRUE(refused([](NetHeader& h) { h.gso_size = 7; }));
+  for (const int type : {3, 5}) {
+    const auto udp = [type](std::uint16_t segment) {
+      return [type, segment](NetHeader& h) {
+        h.gso_type = static_cast<std::uint8_t>(type), h.gso_size = segment, h.csum_offset = 6, h.hdr_len = 42;
+      };
+    };
+    EXPECT_TRUE(refused(udp(0), 42));
+    EXPECT_TRUE(refused(udp(1), NetBackend::kMaxFrame));
+    EXPECT_TRUE(refused(udp(7), NetBackend::kMaxFrame));
+    EXPECT_FALSE(refused(udp(8), NetBackend::kMaxFrame));
+    EXPECT_TRUE(refused(udp(1), 128 + 129));
+    EXPECT_FALSE(refused(udp(1), 42 + 128));  // Linux sends that
+  }
   EXPECT_TRUE(refused([](NetHeader& h) { h.hdr_len = 1001; }));
   EXPECT_TRUE(refused([](NetHeader& h) { h.csum_start = 13; }));
   EXPECT_TRUE(refused([](NetHeader& h) { h.csum_start = 999; }));
