@@ -62,18 +62,16 @@ void ConsolePort::start_transmit(std::unique_ptr<VirtQueue> queue, int kick) noe
   transmit();
 }
 
-void ConsolePort::transmit() noexcept {
+/// True when it had its turn and has more to do.
+bool ConsolePort::transmit() noexcept {
   if (!transmit_.queue) {
     static_cast<void>(send_backlog());
-    return;
+    return false;
   }
   auto& queue = *transmit_.queue;
   queue.disable_notifications();
-  for (std::size_t budget = kBudget;;) {
-    if (budget == 0) {
-      signal_eventfd(transmit_.kick);  // we come back
-      break;
-    }
+  std::size_t budget = kBudget;
+  while (budget != 0) {
     if (!held_) {
       if (auto chain = queue.pop()) {
         held_.emplace(std::move(*chain));
@@ -94,8 +92,12 @@ void ConsolePort::transmit() noexcept {
     held_.reset();
     budget -= std::min(budget, kChainCost);
   }
+  if (budget == 0) {
+    signal_eventfd(transmit_.kick);  // we come back
+  }
   queue.notify();
   tell_of_end();
+  return budget == 0;
 }
 
 /// False when the host, or other devices, must have their turn first.
@@ -103,7 +105,6 @@ bool ConsolePort::send_held(std::size_t& budget) noexcept {
   auto& rest = held_->rest;
   while (rest.remaining() != 0) {
     if (budget == 0) {
-      signal_eventfd(transmit_.kick);
       return false;
     }
     const auto window = static_cast<std::size_t>(std::min(rest.remaining(), kMostAtOnce));
@@ -253,13 +254,17 @@ void ConsolePort::put(std::span<const std::byte> bytes) noexcept {
 std::uint64_t ConsolePort::finish(std::chrono::milliseconds patience) noexcept {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   for (;;) {
-    transmit();
+    const bool more = transmit();
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    if ((backlog_.empty() && !held_) || left.count() <= 0 || !host_.wait_writable(left)) {
+    if (left.count() <= 0 || (!more && ((backlog_.empty() && !held_) || !host_.wait_writable(left)))) {
       break;
     }
   }
-  return lost_ever_ + backlog_.size() + (held_ ? held_->rest.remaining() : 0);
+  auto lost = lost_ever_ + backlog_.size() + (held_ ? held_->rest.remaining() : 0);
+  while (auto chain = transmit_.queue ? transmit_.queue->pop() : std::nullopt) {
+    lost += chain->readable_bytes();
+  }
+  return lost;
 }
 
 // --- Input

@@ -111,7 +111,7 @@ class ConsolePort final : public SerialDevice {
     bool begun = false;  // the host has some of it
   };
 
-  void transmit() noexcept;
+  bool transmit() noexcept;
   [[nodiscard]] bool send_held(std::size_t& budget) noexcept;
   [[nodiscard]] Reader send_backlog() noexcept;
   [[nodiscard]] Reader judge(std::ptrdiff_t written) noexcept;

@@ -148,6 +148,42 @@ TEST_P(ConsoleOutput, AQueueStoppedWhileAChainIsHeldTouchesNothingMore) {
   EXPECT_GT(lost, 0U) << "a chain in the ring that was never taken does not count, the held one's rest does";
 }
 
+/// A ring of 64 KiB chains, more than one turn of the loop takes, that nobody kicks for.
+struct FullRing {
+  static constexpr std::size_t kChain = 64U << 10U;
+  static constexpr std::size_t kBytes = 128 * kChain;
+
+  explicit FullRing(Ring ring) : driver{{.size = 128, .ring = ring, .queues = ConsoleTest::kQueues}} {}
+  void fill(Console& console, std::string_view text) {
+    console.start(driver.features(), driver);
+    console.start_queue(ConsoleTest::kOut, driver.make_queue(ConsoleTest::kOut), driver.kick_fd());
+    for (std::size_t at = 0; at < kBytes; at += kChain) {
+      driver.chain(ConsoleTest::kOut).readable(text.substr(at, kChain)).submit();
+    }
+  }
+  FakeDriver driver;
+};
+
+TEST_P(ConsoleOutput, AllThatIsInTheRingAtTheEndIsHeard) {
+  FullRing ring{GetParam()};
+  make({.target = file(path("log"))});
+  const auto text = noise(FullRing::kBytes);
+  ring.fill(*console, text);
+  EXPECT_EQ(console->finish(60s), 0U);
+  EXPECT_TRUE(test::read_file(path("log")) == text);
+  console.reset();
+}
+
+TEST_P(ConsoleOutput, WhatIsLeftInTheRingAtTheEndCounts) {
+  FullRing ring{GetParam()};
+  make({.target = socket(path("sock"))});
+  const auto client = dial(path("sock"));
+  ring.fill(*console, noise(FullRing::kBytes));
+  const auto lost = console->finish(0ms);
+  console.reset();
+  EXPECT_EQ(lost + read_up_to(client.get(), FullRing::kBytes).size(), FullRing::kBytes);
+}
+
 TEST_P(ConsoleOutput, AFullDiskIsTroubleOnceAndTheGuestGoesOn) {
   make({.target = file("/dev/full")});
   start(0);
