@@ -14,7 +14,7 @@ constexpr int kCommandsInATurn = 4;
 
 std::uint64_t features_over(const NetBackend& backend) {
   std::uint64_t features = features_of(backend.offloads()) | kNetMtu | kNetMac | kNetMergeableBuffers | kNetStatus |
-                           kNetControlQueue | kNetControlRx | kNetControlRxExtra | kNetGuestAnnounce | kNetControlMac;
+                           kNetControlQueue | kNetControlRx | kNetControlRxExtra | kNetControlMac;
   if (backend.offloads() != 0) {
     features |= kNetControlGuestOffloads;
   }
@@ -167,10 +167,7 @@ void Net::stop() noexcept {
   [[maybe_unused]] const bool no_offloads = accept(0);
   features_ = 0;
   interrupts_ = nullptr;
-  change_config([this](NetConfig& config) {
-    config.mac = mac_;
-    config.status &= static_cast<std::uint16_t>(~kAnnounce);
-  });
+  change_config([this](NetConfig& config) { config.mac = mac_; });
 }
 
 // --- Frames
@@ -273,12 +270,6 @@ void Net::set_link(Link link) noexcept {
 
 // --- Configuration
 
-void Net::announce() noexcept {
-  if ((features_ & kNetGuestAnnounce) != 0) {
-    change_config([](NetConfig& config) { config.status |= kAnnounce; });
-  }
-}
-
 void Net::change_config(const std::function<void(NetConfig&)>& change) noexcept {
   const auto before = config_.fields().status;
   config_.change(change);
@@ -326,8 +317,6 @@ NetAnswer Net::execute(const DescriptorChain& chain) noexcept {
     done = enable_pairs(pairs->pairs);
   } else if (const auto* const offloads = std::get_if<SetGuestOffloads>(&*command)) {
     done = accept(guest_offloads(offloads->mask));
-  } else if (std::holds_alternative<AnnounceSeen>(*command)) {
-    change_config([](NetConfig& config) { config.status &= static_cast<std::uint16_t>(~kAnnounce); });
   }
   return done ? NetAnswer::Ok : NetAnswer::Error;
 }

@@ -49,8 +49,6 @@ class Net final : public VirtioDevice {
   /// Plugs the cable in or out. On the event loop's thread.
   enum class Link { Down, Up };
   void set_link(Link link) noexcept;
-  /// Asks the guest to tell the network where it is now (§5.1.6.5.4). On the event loop's thread.
-  void announce() noexcept;
 
   [[nodiscard]] DeviceId id() const noexcept override { return DeviceId::Net; }
   [[nodiscard]] std::uint64_t features() const noexcept override { return offered_; }

@@ -52,9 +52,6 @@ std::optional<NetCommand> parse_command(ChainReader request, std::uint64_t featu
       return parse_rx(request, command, features);
     case NetClass::Mac:
       return parse_mac(request, command, features);
-    case NetClass::Announce:
-      return command == 0 && (features & kNetGuestAnnounce) != 0 ? std::optional<NetCommand>{AnnounceSeen{}}
-                                                                 : std::nullopt;
     case NetClass::MultiQueue:
       if (command == 0 && (features & kNetMultiQueue) != 0) {
         const auto wanted = request.read<std::uint16_t>();

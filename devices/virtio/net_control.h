@@ -20,10 +20,9 @@ struct SetPairs {
 struct SetGuestOffloads {
   std::uint64_t mask = 0;  ///< feature bits
 };
-struct AnnounceSeen {};
 /// Which frames the driver wants to see: it may get others too (§5.1.6.5.1), and does.
 struct SetFilter {};
-using NetCommand = std::variant<SetMac, SetPairs, SetGuestOffloads, AnnounceSeen, SetFilter>;
+using NetCommand = std::variant<SetMac, SetPairs, SetGuestOffloads, SetFilter>;
 
 /// Nothing when the command is none of those the `features` allow, is too short, or asks for what cannot be;
 /// `pairs` is the most there are.

@@ -25,7 +25,6 @@ enum NetFeature : std::uint64_t {  // §5.1.3
   kNetControlQueue = 1ULL << 17U,
   kNetControlRx = 1ULL << 18U,
   kNetControlRxExtra = 1ULL << 20U,
-  kNetGuestAnnounce = 1ULL << 21U,
   kNetMultiQueue = 1ULL << 22U,
   kNetControlMac = 1ULL << 23U,
   kNetGuestUso4 = 1ULL << 54U,
@@ -58,10 +57,10 @@ struct [[gnu::packed]] NetConfig {
   std::uint16_t mtu = 0;
 };
 static_assert(sizeof(NetConfig) == 12);
-enum NetStatusBit : std::uint16_t { kLinkUp = 1, kAnnounce = 2 };
+enum NetStatusBit : std::uint16_t { kLinkUp = 1 };
 
 /// Commands of the control queue, §5.1.6.5: class and command, then data, then one byte of answer.
-enum class NetClass : std::uint8_t { Rx = 0, Mac = 1, Announce = 3, MultiQueue = 4, GuestOffloads = 5 };
+enum class NetClass : std::uint8_t { Rx = 0, Mac = 1, MultiQueue = 4, GuestOffloads = 5 };
 enum class NetAnswer : std::uint8_t { Ok = 0, Error = 1 };
 
 }  // namespace martlet::virtio

@@ -262,7 +262,6 @@ void run(std::span<const std::uint8_t> bytes) {
         network.full = !network.full;
         break;
       case Operation::Link:
-        net.announce();
         net.set_link(queue % 2 == 0 ? Net::Link::Up : Net::Link::Down);
         break;
     }
