@@ -289,18 +289,15 @@ void linked(const char* what, u16 next) {
   check_alive(what);
 }
 
-void broken_split_ring(u64 wanted) {
+void broken_ring(u64 wanted) {
   auto& queue = driver.queue(0);
-  linked("a descriptor followed by itself", queue.itself());
-  linked("a descriptor followed by one beyond the table", queue.size());
-  linked("a descriptor followed by one far beyond the table", 0xffff);
-  queue.pretend(static_cast<u16>(queue.size() + 1));  // more requests than there are descriptors
-  queue.kick();
-  const u64 since = read_tsc();
-  while ((driver.transport().status() & kNeedsReset) == 0 && read_tsc() - since < 20'000'000'000) {
-    pause();
+  if (!driver.ring().packed) {
+    linked("a descriptor followed by itself", queue.itself());
+    linked("a descriptor followed by one beyond the table", queue.size());
+    linked("a descriptor followed by one far beyond the table", 0xffff);
   }
-  check((driver.transport().status() & kNeedsReset) != 0, "a ring that cannot be followed needs a reset");
+  driver.break_ring(0);
+  driver.wait_for_needs_reset();
   if (driver.negotiate(wanted)) {
     driver.add_queue(0);
     driver.start();
@@ -338,9 +335,7 @@ int guest_main(const HvmStartInfo& info) {
   }
   if (number_word("hostile", 0) != 0) {
     malformed();
-    if (!driver.ring().packed) {
-      broken_split_ring(kWanted);
-    }
+    broken_ring(kWanted);
   }
   reset_in_flight(kWanted);
   if (driver.has(kRingReset)) {

@@ -1,6 +1,7 @@
 // The console device: the ports' handshake, then whatever comes in on the console (port 0) and on the port
 // named by port=NAME goes back out on it, up to and including an end-of-transmission. multiport=0: the console
-// alone, without control queues.
+// alone, without control queues. hostile=1: before that, requests and rings that break the rules; with
+// control queues, and only where a device that is asked so lives on.
 #include "args.h"
 #include "check.h"
 #include "virtio/driver.h"
@@ -167,33 +168,75 @@ bool echo(u32 number, const Used& used) {
   return ended;
 }
 
-}  // namespace
-
-int guest_main(const HvmStartInfo& info) {
-  const bool multiport = number_word("multiport", 1) != 0;
-  if (!driver.open(info, kConsole, kSize | (multiport ? kMultiport : 0))) {
-    return verdict();
-  }
+bool start(bool multiport, u32& named) {
   driver.add_queue(0);
   driver.add_queue(1);
-  u32 count = 1;
   if (multiport) {
     check(driver.has(kMultiport), "the device has ports");
     const u32 most = driver.config<u32>(kMostPortsField);
     check(most >= 1, "one at least");
-    count = most < kMostPorts ? most : kMostPorts;
     driver.add_queue(kControlIn);
     driver.add_queue(kControlOut);
-    for (u32 i = 1; i < count; ++i) {
+    for (u32 i = 1; i < most && i < kMostPorts; ++i) {
       driver.add_queue(queue_in(i));
       driver.add_queue(queue_out(i));
     }
   }
   driver.start();
-  u32 named = kNone;
+  named = kNone;
   if (multiport && !shake_hands(named)) {
     check(false, "the device shakes hands");
+    return false;
+  }
+  return true;
+}
+
+template <u32 Count>
+void refused(u16 queue, const char* what, const Buffer (&pieces)[Count]) {
+  Used used;
+  check(driver.request(queue, pieces, used) && used.written == 0, what);
+}
+
+void malformed() {
+  constexpr u64 kNoMemory = 0xd0000000;  // in the hole below 4 GiB
+  constexpr u64 kEndOfSpace = ~u64{0} - 100;
+  static u8 bytes[32];
+  for (const u16 queue : {queue_out(0), kControlOut}) {
+    refused(queue, "bytes where no memory is", {Buffer{kNoMemory, 100, 0}});
+    refused(queue, "bytes at the end of all addresses", {Buffer{kEndOfSpace, 200, 0}});
+    refused(queue, "4 GiB", {Buffer{0, ~0U, 0}, Buffer{0, ~0U, 0}});
+    refused(queue, "bytes to be written to", {writable(bytes, sizeof bytes)});
+    refused(queue, "readable after writable", {writable(bytes, 8), readable(bytes, 8)});
+    if (driver.ring().indirect) {
+      refused(queue, "indirect in indirect", {Buffer{reinterpret_cast<u64>(bytes), 32, kIndirect}});
+    }
+  }
+  for (const Control message :
+       {Control{kNone, kPortOpen, 1}, Control{0, 0xffff, 1}, Control{1U << 31U, kPortReady, 1}}) {
+    refused(kControlOut, "half a message", {readable(&message, 3)});
+    refused(kControlOut, "a message of a port or an event that is not", {readable(&message, sizeof message)});
+  }
+}
+
+}  // namespace
+
+int guest_main(const HvmStartInfo& info) {
+  const bool multiport = number_word("multiport", 1) != 0;
+  const u64 wanted = kSize | (multiport ? kMultiport : 0);
+  u32 named = kNone;
+  if (!driver.open(info, kConsole, wanted) || !start(multiport, named)) {
     return verdict();
+  }
+  if (number_word("hostile", 0) != 0) {
+    malformed();
+    for (const u16 queue : {queue_in(0), queue_out(0), kControlOut}) {
+      driver.break_ring(queue);
+      driver.wait_for_needs_reset();
+      __builtin_memset(ports, 0, sizeof ports);
+      if (!driver.negotiate(wanted) || !start(multiport, named)) {
+        return verdict();
+      }
+    }
   }
   print("ready\n");
 

@@ -1,6 +1,7 @@
 // The network device against a peer at 10.0.2.2: its address by ARP, then echoes of several sizes, which come
 // back byte for byte. Words: mac=AA:BB:… (what the device has to say it is), count=N echoes of each size,
-// mtu=N, buffer=N (bytes of each receive buffer, where they may be merged).
+// mtu=N, buffer=N (bytes of each receive buffer, where they may be merged), hostile=1 (frames and rings that break
+// the rules; only where a device that is asked so lives on).
 #include "args.h"
 #include "check.h"
 #include "virtio/driver.h"
@@ -254,10 +255,75 @@ void learn_mac() {
   }
 }
 
+void start() {
+  driver.add_queue(kReceive);
+  driver.add_queue(kTransmit);
+  driver.start();
+  for (u16 i = 0; i < kMostBuffers && driver.queue(kReceive).room() > 0; ++i) {
+    offer(i);
+  }
+  driver.queue(kReceive).kick();
+}
+
+// --- What breaks the rules. Each comes back, nothing of it is sent, and the next good frame is.
+
+u16 sequence = 0;
+
+template <u32 Count>
+void refused(const char* what, const Buffer (&pieces)[Count]) {
+  Used used;
+  check(driver.request(kTransmit, pieces, used) && used.written == 0, what);
+  check(echo(56, ++sequence), what);
+}
+
+void malformed() {
+  constexpr u64 kNoMemory = 0xd0000000;  // in the hole below 4 GiB
+  constexpr u64 kEndOfSpace = ~u64{0} - 100;
+  out_header = {};
+  const Buffer header = readable(&out_header, sizeof out_header);
+  refused("a header that is too short", {readable(&out_header, 5)});
+  refused("a header alone", {header});
+  refused("a frame where no memory is", {header, Buffer{kNoMemory, 100, 0}});
+  refused("a frame at the end of all addresses", {header, Buffer{kEndOfSpace, 200, 0}});
+  refused("a frame of 4 GiB", {header, Buffer{0, ~0U, 0}, Buffer{0, ~0U, 0}});
+  refused("a frame longer than any", {header, readable(in_buffers, sizeof in_buffers), Buffer{0x100000, 0x100000, 0}});
+  refused("a frame to be written to", {writable(&out_header, sizeof out_header), writable(in_frame, 100)});
+  refused("readable after writable", {header, writable(in_frame, 100), readable(out_frame, 100)});
+  if (driver.ring().indirect) {
+    refused("indirect in indirect", {header, Buffer{reinterpret_cast<u64>(out_frame), 32, kIndirect}});
+  }
+  static Header lie;
+  lie = {.flags = 1,
+         .segmentation = 5,
+         .header_size = 0xffff,
+         .segment_size = 1,
+         .checksum_start = 0xffff,
+         .checksum_offset = 0xffff,
+         .buffers = 0xffff};
+  refused("a header that lies", {readable(&lie, sizeof lie), readable(out_frame, 100)});
+}
+
+void broken_rings(u64 wanted) {
+  for (const u16 queue : {kReceive, kTransmit}) {
+    driver.break_ring(queue);
+    for (u32 i = 0; queue == kReceive && i < 2 * kMostBuffers;
+         ++i) {  // the device looks at what it receives into when frames come
+      send(kEchoHeaders + 56);
+    }
+    driver.wait_for_needs_reset();
+    if (!driver.negotiate(wanted)) {
+      return;
+    }
+    start();
+    check(echo(56, ++sequence), "an echo after the reset of a broken device");
+  }
+}
+
 }  // namespace
 
 int guest_main(const HvmStartInfo& info) {
-  if (!driver.open(info, kNet, kMtu | kMac | kMergeable | kStatus)) {
+  constexpr u64 kWanted = kMtu | kMac | kMergeable | kStatus;
+  if (!driver.open(info, kNet, kWanted)) {
     return verdict();
   }
   learn_mac();
@@ -271,19 +337,15 @@ int guest_main(const HvmStartInfo& info) {
   }
   buffer_size = static_cast<u32>(number_word("buffer", buffer_size));
   buffer_size = buffer_size < kMostBytes ? buffer_size : kMostBytes;
-  driver.add_queue(kReceive);
-  driver.add_queue(kTransmit);
-  driver.start();
-  for (u16 i = 0; i < kMostBuffers && driver.queue(kReceive).room() > 0; ++i) {
-    offer(i);
-  }
-  driver.queue(kReceive).kick();
-
+  start();
   if (!find_peer()) {
     check(false, "the peer answers ARP");
     return verdict();
   }
-  u16 sequence = 0;
+  if (number_word("hostile", 0) != 0) {
+    malformed();
+    broken_rings(kWanted);
+  }
   for (const u32 payload : {1U, 18U, 56U, 500U, 1000U, 1472U}) {
     for (u64 i = 0; i < number_word("count", 2); ++i) {
       if (!echo(payload, ++sequence)) {

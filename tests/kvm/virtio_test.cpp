@@ -89,12 +89,12 @@ TEST_P(Virtio, BlockSurvivesRequestsThatBreakTheRules) {
   EXPECT_TRUE(holds_what_was_written(read_file(disk)));
 }
 
-TEST_P(Virtio, Console) {
+void talk_to_console(const Way& way, const std::string& words) {
   const TempDir directory;
   const auto console = directory.file("console");
   const auto agent = directory.file("agent");
   Subprocess vmm{{.command = martlet_command(
-                      guest_on(GetParam(), "virtio_console", "port=agent",
+                      guest_on(way, "virtio_console", "port=agent" + words,
                                {"--console", "socket=" + console, "--port", "name=agent,socket=" + agent}))}};
   Line user{connect_to(console)};
   Line host_agent{connect_to(agent)};
@@ -110,6 +110,8 @@ TEST_P(Virtio, Console) {
   host_agent.type("\4");
   expect_report(vmm.wait(), "console");
 }
+TEST_P(Virtio, Console) { talk_to_console(GetParam(), ""); }
+TEST_P(Virtio, ConsoleSurvivesWhatBreaksTheRules) { talk_to_console(GetParam(), " hostile=1"); }
 
 INSTANTIATE_TEST_SUITE_P(Every, Virtio, testing::ValuesIn(kWays),
                          [](const auto& instance) { return std::string{instance.param.name}; });
@@ -147,6 +149,11 @@ TEST_P(VirtioNet, EchoesComeBackThroughATap) {
     const auto guest = guest_on(GetParam(), "virtio_net", words, {"-n", "tap=tap0,mac=02:4d:61:72:74:6c"});
     expect_report(run({.command = in_network(kTap, martlet_command(guest))}), "net");
   }
+}
+
+TEST_P(VirtioNet, SurvivesWhatBreaksTheRules) {
+  const auto guest = guest_on(GetParam(), "virtio_net", "hostile=1 size=64", {"-n", "tap=tap0,vhost=off"});
+  expect_report(run({.command = in_network(kTap, martlet_command(guest))}), "net");
 }
 
 TEST_P(VirtioNet, EchoesComeBackThroughABridgeAndNothingIsLeftOnIt) {

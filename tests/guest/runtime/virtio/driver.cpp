@@ -238,6 +238,19 @@ bool Driver::is_same(u16 id, u16 expected) {
   return id == expected;
 }
 
+void Driver::break_ring(u16 index) const {
+  queue(index).break_ring();
+  queue(index).kick();
+}
+
+void Driver::wait_for_needs_reset() const {
+  const u64 since = read_tsc();
+  while ((transport_->status() & kNeedsReset) == 0 && read_tsc() - since < kPatience) {
+    pause();
+  }
+  check((transport_->status() & kNeedsReset) != 0, "a ring that cannot be followed needs a reset");
+}
+
 void Driver::report(const char* name) const {
   u32 requests = 0;
   u32 kicks = 0;

@@ -49,6 +49,10 @@ class Driver {
     queue(index).kick();
     return wait(index, used) && is_same(used.id, id);
   }
+  /// Makes the queue's ring one that cannot be followed.
+  void break_ring(u16 index) const;
+  /// Until the device asks for a reset; a failed check when it does not.
+  void wait_for_needs_reset() const;
   /// One line: how many requests, notifications and interrupts there were.
   void report(const char* name) const;
 

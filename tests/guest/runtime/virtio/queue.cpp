@@ -112,6 +112,17 @@ u16 Queue::add_linked(const Buffer& buffer, u16 next) {
   return head;
 }
 
+void Queue::break_ring() {
+  ++added;
+  if (options_.packed) {
+    put_packed({0, 1, 0}, 0, kNext, false);
+    ++kicked_;
+  } else {
+    pretend(static_cast<u16>(size_ + 1));
+  }
+}
+
+/// As many more requests as `count`, whatever they be.
 void Queue::pretend(u16 count) {
   next_ = static_cast<u16>(next_ + count);
   fence();

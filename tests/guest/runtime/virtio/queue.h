@@ -60,8 +60,9 @@ class Queue {
   u16 add_linked(const Buffer& buffer, u16 next);
   /// Its own number, if it is the next request.
   [[nodiscard]] u16 itself() const { return options_.indirect ? u16{0} : free_[free_count_ - 1]; }
-  /// As many more requests as `count`, whatever they be.
-  void pretend(u16 count);
+  // And both: from now on nobody can follow it. Split: more requests than there are descriptors; packed: one that
+  // does not end.
+  void break_ring();
 
   u32 added = 0;  // requests
   u32 kicks = 0;  // notifications sent
@@ -93,6 +94,7 @@ class Queue {
   };
 
   void publish(u16 head);
+  void pretend(u16 count);
   u16 add_split(const Buffer* buffers, u32 count);
   u16 add_packed(const Buffer* buffers, u32 count);
   void put_packed(const Buffer& buffer, u16 id, u16 flags, bool first);
