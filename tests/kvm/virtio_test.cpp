@@ -156,6 +156,20 @@ TEST_P(VirtioNet, SurvivesWhatBreaksTheRules) {
   expect_report(run({.command = in_network(kTap, martlet_command(guest))}), "net");
 }
 
+// A TAP that whoever starts Martlet has opened, IFF_NO_PI and IFF_VNET_HDR set.
+TEST_P(VirtioNet, EchoesComeBackThroughATapThatWasInherited) {
+  std::vector<std::string> command{"python3", "-c", R"py(
+import fcntl, os, struct, sys
+tap = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x5002))  # TUNSETIFF
+os.dup2(tap, 5)
+os.execvp(sys.argv[1], sys.argv[1:])
+)py"};
+  const auto martlet = martlet_command(guest_on(GetParam(), "virtio_net", "", {"-n", "fd=5"}));
+  command.insert(command.end(), martlet.begin(), martlet.end());
+  expect_report(run({.command = in_network(kTap, command)}), "net");
+}
+
 TEST_P(VirtioNet, EchoesComeBackThroughABridgeAndNothingIsLeftOnIt) {
   const auto guest = guest_on(GetParam(), "virtio_net", "count=4", {"-n", "bridge=br0"});
   const auto ended = run({.command = in_network(kBridge, martlet_command(guest))});
