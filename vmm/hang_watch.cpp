@@ -58,7 +58,7 @@ void HangWatch::look(Told told) {
 }
 
 void HangWatch::take_sample() {
-  if (machine_.at_rest()) {
+  if (machine_.held()) {
     for (const auto& told : std::exchange(told_, {})) {
       told({.text = "held by a debugger"});
     }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -116,9 +117,11 @@ Machine::Machine(const Config& config, StartClock& clock, FrontEnd front_end)
   } else {
     enter_pvh(cpus_.front()->vcpu, memory_, kernel.entry);
   }
-  std::vector<Vcpu*> vcpus;
-  std::ranges::transform(cpus_, std::back_inserter(vcpus), [](const auto& cpu) { return &cpu->vcpu; });
-  standstill_.emplace(loop_, std::move(vcpus), [this](std::size_t cpu) { kick(*cpus_[cpu]); });
+  std::vector<Brake*> brakes;
+  std::ranges::transform(cpus_, std::back_inserter(brakes), [](const auto& cpu) { return &cpu->vcpu.brake(); });
+  standstill_.emplace(loop_, std::move(brakes),
+                      Standstill::Hooks{.kick = [this](std::size_t cpu) { kick(*cpus_[cpu]); },
+                                        .releasing = [this](std::size_t cpu) { tell_of_pause(*cpus_[cpu]); }});
   clock.mark("KVM: vCPUs");
 }
 
@@ -340,15 +343,10 @@ void Machine::kick(Cpu& cpu) noexcept {
   }
 }
 
-void Machine::look(std::function<void()> look) {
-  const bool rested = standstill_->reached();  // for a debugger
-  standstill_->ask([this, rested, look = std::move(look)] {
-    look();
-    if (!rested) {
-      standstill_->release();
-    }
-  });
-}
+/// The guest's watchdogs are told that time was taken from it. A guest without kvm-clock has nothing to tell: EINVAL.
+void Machine::tell_of_pause(Cpu& cpu) noexcept { static_cast<void>(::ioctl(cpu.vcpu.fd(), KVM_KVMCLOCK_CTRL, 0)); }
+
+void Machine::look(std::function<void()> look) { standstill_->look(std::move(look)); }
 
 std::vector<CpuState> Machine::cpu_states() const {
   std::vector<CpuState> states;
@@ -359,11 +357,14 @@ std::vector<CpuState> Machine::cpu_states() const {
 }
 
 void Machine::hold() {
-  standstill_->ask([] {});
+  standstill_->hold([] {});
 }
 
 MachineDebugger& Machine::debugger() {
+  std::vector<Vcpu*> cpus;
+  std::ranges::transform(cpus_, std::back_inserter(cpus), [](const auto& cpu) { return &cpu->vcpu; });
   debugger_.emplace(MachineDebugger::Wiring{.standstill = *standstill_,
+                                            .cpus = std::move(cpus),
                                             .memory = memory_,
                                             .buses = buses_,
                                             .stop = stop_,

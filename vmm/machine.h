@@ -88,7 +88,7 @@ class Machine {
   /// What went wrong with the consoles, a line each. After run().
   [[nodiscard]] std::vector<std::string> troubles();
 
-  /// Stops all vCPUs, calls `look` and lets them go on. On the loop's thread, inside run().
+  /// Stops all vCPUs, calls `look` and lets those go on that no debugger holds. On the loop's thread, inside run().
   void look(std::function<void()> look);
   /// What each vCPU is about. Inside look().
   [[nodiscard]] std::vector<VcpuSample> sample_cpus() const;
@@ -97,8 +97,8 @@ class Machine {
   [[nodiscard]] const GuestMemory& memory() const noexcept { return memory_; }
   /// Where the guest's kernel says its VMCOREINFO is, if its driver qemu_fw_cfg is loaded. It may lie.
   [[nodiscard]] std::optional<GuestRange> vmcoreinfo() const noexcept { return fw_cfg_.vmcoreinfo(); }
-  /// A debugger holds all vCPUs.
-  [[nodiscard]] bool at_rest() const { return standstill_->reached(); }
+  /// A debugger holds vCPUs: what the machine does is not the guest's doing.
+  [[nodiscard]] bool held() const { return standstill_->holds_any(); }
   /// The machine as a debugger sees it. Once at most; on the loop's thread.
   [[nodiscard]] MachineDebugger& debugger();
   /// No vCPU begins before a debugger says so. Before run().
@@ -116,6 +116,7 @@ class Machine {
   void attach_virtio(const Config& config);
   void create_cpus(std::uint32_t count);
   static void kick(Cpu& cpu) noexcept;
+  static void tell_of_pause(Cpu& cpu) noexcept;
   void pace_transmitter(bool busy);
   void watch_console(ConsoleName console, std::span<const std::byte> output);
 

@@ -57,7 +57,7 @@ std::string list(const GuestMemory& memory, const Buses& buses) {
 
 }  // namespace
 
-MachineDebugger::MachineDebugger(const Wiring& wiring) : wiring_{wiring}, debug_(wiring.standstill.cpus().size()) {}
+MachineDebugger::MachineDebugger(const Wiring& wiring) : wiring_{wiring}, debug_(wiring.cpus.size()) {}
 
 MachineDebugger::~MachineDebugger() { wiring_.standstill.on_exit(nullptr); }
 
@@ -77,11 +77,11 @@ void MachineDebugger::listen(DebugListener* listener) {
 }
 
 std::optional<CpuState> MachineDebugger::read_cpu(std::size_t cpu) {
-  return read_cpu_state(*wiring_.standstill.cpus()[cpu]);
+  return read_cpu_state(*wiring_.cpus[cpu]);
 }
 
 bool MachineDebugger::write_cpu(std::size_t cpu, const CpuState& state, CpuParts parts) {
-  return write_cpu_state(*wiring_.standstill.cpus()[cpu], state, parts);
+  return write_cpu_state(*wiring_.cpus[cpu], state, parts);
 }
 
 void MachineDebugger::resume(std::span<const CpuOrder> orders) {
@@ -90,7 +90,7 @@ void MachineDebugger::resume(std::span<const CpuOrder> orders) {
     wiring_.stop.request(*fault_);
     return;
   }
-  const auto cpus = wiring_.standstill.cpus();
+  const auto& cpus = wiring_.cpus;
   for (std::size_t i = 0; i < cpus.size(); ++i) {
     // An injection is for one entry only, so it is never what KVM was told before.
     if (orders[i].debug != debug_[i] || orders[i].debug.inject != Injection::None) {
@@ -103,7 +103,7 @@ void MachineDebugger::resume(std::span<const CpuOrder> orders) {
   }
   for (std::size_t i = 0; i < cpus.size(); ++i) {
     if (orders[i].run) {
-      wiring_.standstill.release_one(i);
+      wiring_.standstill.release(i);
     }
   }
 }
@@ -119,7 +119,7 @@ void MachineDebugger::gather() {
   if (std::exchange(gathering_, true)) {
     return;
   }
-  wiring_.standstill.ask([this] {
+  wiring_.standstill.hold([this] {
     gathering_ = false;
     if (events_.empty()) {
       events_.push_back({.kind = StopEvent::Kind::Interrupted});

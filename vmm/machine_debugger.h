@@ -7,6 +7,7 @@
 
 #include "vmm/debug/gdb/target.h"
 #include "vmm/kvm/exit.h"
+#include "vmm/kvm/vcpu.h"
 #include "vmm/standstill.h"
 
 namespace martlet {
@@ -17,6 +18,7 @@ class MachineDebugger final : public DebugTarget {
   /// All outlive it.
   struct Wiring {
     Standstill& standstill;
+    std::vector<Vcpu*> cpus;
     const GuestMemory& memory;
     const Buses& buses;
     StopLine& stop;
@@ -32,10 +34,10 @@ class MachineDebugger final : public DebugTarget {
   void machine_ended(int exit_code);
 
   void listen(DebugListener* listener) override;
-  [[nodiscard]] std::size_t cpu_count() const noexcept override { return wiring_.standstill.cpus().size(); }
+  [[nodiscard]] std::size_t cpu_count() const noexcept override { return wiring_.cpus.size(); }
   [[nodiscard]] const GuestMemory& memory() const noexcept override { return wiring_.memory; }
   [[nodiscard]] bool int3_exits() const noexcept override { return wiring_.int3_exits; }
-  [[nodiscard]] bool at_rest() const noexcept override { return wiring_.standstill.reached(); }
+  [[nodiscard]] bool at_rest() const noexcept override { return wiring_.standstill.holds_all(); }
   [[nodiscard]] std::optional<CpuState> read_cpu(std::size_t cpu) override;
   [[nodiscard]] bool write_cpu(std::size_t cpu, const CpuState& state, CpuParts parts) override;
   void resume(std::span<const CpuOrder> orders) override;

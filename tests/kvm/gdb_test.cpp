@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -33,6 +35,10 @@ class Gdb : public ::testing::Test {
   /// `by` runs it.
   static Outcome run_gdb(std::vector<std::string> by, const std::string& target, std::string_view guest,
                          const std::vector<std::string>& commands) {
+    return run({.command = gdb_command(std::move(by), target, guest, commands)});
+  }
+  static std::vector<std::string> gdb_command(std::vector<std::string> by, const std::string& target,
+                                              std::string_view guest, const std::vector<std::string>& commands) {
     auto& command = by;
     command.insert(command.end(), {"gdb", "-q", "-nx", "-batch", "-ex", "set architecture i386:x86-64"});
     command.insert(command.end(), {"-ex", "target remote " + target});
@@ -40,7 +46,7 @@ class Gdb : public ::testing::Test {
       command.insert(command.end(), {"-ex", each});
     }
     command.push_back(guest_file(guest));
-    return run({.command = command});
+    return by;
   }
 
  private:
@@ -117,6 +123,56 @@ TEST_F(Gdb, ComesLateAfterSigusr1) {
   EXPECT_THAT(gdb.out, HasSubstr("$1 = 0")) << gdb;
   vmm.type("\x04");
   EXPECT_EQ(vmm.wait().exit_code, 0);
+}
+
+/// CPU time that its thread of this name has had, in clock ticks; 0 when there is none.
+std::uint64_t ticks_of(pid_t pid, std::string_view thread) {
+  for (const auto& entry : std::filesystem::directory_iterator{"/proc/" + std::to_string(pid) + "/task"}) {
+    const auto stat = read_file(entry.path() / "stat");
+    const auto end = stat.rfind(')');
+    if (stat.find("(" + std::string{thread} + ")") == std::string::npos) {
+      continue;
+    }
+    std::istringstream fields{stat.substr(end + 2)};  // proc(5): the third field and on
+    std::string field;
+    for (int i = 0; i < 11; ++i) {
+      fields >> field;
+    }
+    std::uint64_t user = 0;
+    std::uint64_t system = 0;
+    fields >> user >> system;
+    return user + system;
+  }
+  return 0;
+}
+
+// vCPU 0 waits for vCPU 1 to arrive, which it has done when gdb lets vCPU 1 go on alone.
+TEST_F(Gdb, WhoLooksAtTheMachineLetsNoCpuGoThatGdbHolds) {
+  Subprocess vmm{start({.name = "spin", .options = {"-c", "2"}}, {"--gdb", "unix:" + socket(), "--gdb-wait"})};
+  ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
+  Subprocess gdb{{.command = gdb_command(
+                      {}, socket(), "spin",
+                      {"hbreak ap_enter", "continue", "info threads", "delete", "thread apply 1 print $before = $pc",
+                       "set scheduler-locking on", "continue", "maintenance flush register-cache",
+                       "thread apply 1 print (int)($before == $pc)", "kill"})}};
+  ASSERT_TRUE(gdb.wait_for("$1 = ")) << gdb.wait();
+  // It spins as soon as it may.
+  const auto before = ticks_of(vmm.pid(), "vcpu1");
+  ASSERT_TRUE(vmm.wait_until([&] { return ticks_of(vmm.pid(), "vcpu1") > before + 2; })) << vmm.wait();
+  for (int i = 0; i < 5; ++i) {
+    vmm.send_signal(SIGUSR2);
+    ASSERT_TRUE(vmm.wait_for_error("exits to user space: ")) << vmm.wait();
+  }
+  const auto so_far = ticks_of(vmm.pid(), "vcpu1");
+  ASSERT_TRUE(vmm.wait_until([&] { return ticks_of(vmm.pid(), "vcpu1") > so_far + 2; })) << vmm.wait();
+  gdb.send_signal(SIGINT);
+  const auto said = gdb.wait();
+  EXPECT_THAT(said.out, ::testing::ContainsRegex("Thread 2[^\n]* hit Breakpoint 1, ")) << said;
+  EXPECT_THAT(said.out, HasSubstr("SIGINT")) << said;
+  EXPECT_THAT(said.out, HasSubstr("$2 = 1\n")) << said;
+  const auto ended = vmm.wait();
+  EXPECT_EQ(ended.exit_code, 0) << ended;
+  EXPECT_EQ(ended.out, "") << "vCPU 0 said that both spin";
 }
 
 TEST_F(Gdb, TripleFaultCanBeLookedAt) {

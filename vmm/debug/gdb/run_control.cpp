@@ -68,8 +68,8 @@ void RunControl::let_go() {
     return;  // the next client came before the last one's machine had stopped
   }
   state_ = State::Running;
+  target_.listen(nullptr);  // first: nobody would let go who stops on behalf of a debugger that is not there
   target_.resume(orders);
-  target_.listen(nullptr);
 }
 
 void RunControl::interrupt() {
