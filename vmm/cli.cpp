@@ -254,7 +254,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   run_app->add_option("--result", run.result_file, "Write the exact verdict to FILE, as JSON")
       ->type_name("FILE")
       ->group("Verdict");
-  run_app->add_flag("--stats", run.stats, "Print exits per device, and how long they took, when the VM ends")
+  run_app->add_flag("--stats", run.stats, "Print exits by reason, device and address when the VM ends")
       ->group("Verdict");
   run_app
       ->add_option("--trace", run.trace_file,

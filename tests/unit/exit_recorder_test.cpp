@@ -3,12 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <map>
+#include <sstream>
+#include <string>
 
 namespace martlet {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 using What = ExitRecord::What;
 
 struct Nothing final : BusDevice {
@@ -56,13 +62,60 @@ TEST_F(Recorder, KeepsWhatEachExitWas) {
   EXPECT_EQ(recorder.name_of(records[1]), "ecam");
   EXPECT_EQ(recorder.name_of(records[2]), "other ports");
   EXPECT_EQ(records[3].what, What::Interrupted);
-  EXPECT_EQ(records[4].what, What::Other);
+  EXPECT_EQ(records[4].what, What::Shutdown);
   EXPECT_LE(records[0].left, records[4].left);
 
   const auto table = recorder.table();
   EXPECT_THAT(table, HasSubstr("write  uart                          1"));
   EXPECT_THAT(table, HasSubstr("read   ecam                          1"));
-  EXPECT_THAT(table, HasSubstr("kick"));
+  EXPECT_THAT(table, HasSubstr("kicks"));
+}
+
+/// The counts of the table's lines, by their names.
+std::map<std::string, int> counts_of(const std::string& table) {
+  std::map<std::string, int> counts;
+  std::istringstream lines{table};
+  for (std::string line; std::getline(lines, line);) {
+    const auto name = line.substr(2, 27);
+    counts[name.substr(0, name.find_last_not_of(' ') + 1)] = std::stoi(line.substr(29));
+  }
+  return counts;
+}
+
+TEST_F(Recorder, CountsByReasonByDeviceAndByAddress) {
+  ExitRecorder recorder{buses, 1};
+  for (int i = 0; i < 3; ++i) {
+    exit(recorder, write_port(0x3f8));
+  }
+  exit(recorder, write_port(0x3f9));
+  exit(recorder, PortIo{.direction = Direction::Read, .size = 1, .port = 0x3f8, .data = std::span{data}.first(1)});
+  exit(recorder, write_port(0x80));
+  exit(recorder, Mmio{.direction = Direction::Read, .addr = GuestAddr{0xe0000004}, .data = std::span{data}.first(4)});
+  exit(recorder, Shutdown{});
+  exit(recorder, Debug{});
+  exit(recorder, Debug{});
+  exit(recorder, KvmFault{});
+  EXPECT_THAT(counts_of(recorder.table()),
+              ElementsAre(Pair("MMIO reads", 1), Pair("debug exits", 2), Pair("errors", 1), Pair("port reads", 1),
+                          Pair("port writes", 5), Pair("read   0x3f8 uart", 1), Pair("read   0xe0000004 ecam", 1),
+                          Pair("read   ecam", 1), Pair("read   uart", 1), Pair("shutdowns", 1),
+                          Pair("write  0x3f8 uart", 3), Pair("write  0x3f9 uart", 1),
+                          Pair("write  0x80 other ports", 1), Pair("write  other ports", 1), Pair("write  uart", 4)));
+}
+
+// However many there are, they take no more room, and none is lost.
+TEST_F(Recorder, ShowsTheAddressesThatHadMost) {
+  ExitRecorder recorder{buses, 1};
+  for (std::uint32_t port = 0; port < 0x10000; ++port) {
+    exit(recorder, write_port(static_cast<std::uint16_t>(port)));
+  }
+  exit(recorder, write_port(0x90));
+  const auto table = recorder.table();
+  const auto counts = counts_of(table);
+  EXPECT_EQ(counts.at("write  0x90 other ports"), 2);
+  EXPECT_EQ(counts.at("write  0x0 other ports"), 1);
+  EXPECT_EQ(counts.at("all other addresses"), 0x10000 - 32);
+  EXPECT_EQ(std::ranges::count(table, '\n'), 1 + 2 + 32 + 1);
 }
 
 TEST_F(Recorder, ForgetsTheOldestFirst) {

@@ -17,6 +17,14 @@ class Histogram {
     most_ = std::max(most_, nanoseconds);
   }
 
+  void add(const Histogram& other) noexcept {
+    for (std::size_t i = 0; i < counts_.size(); ++i) {
+      counts_[i] += other.counts_[i];
+    }
+    count_ += other.count_;
+    most_ = std::max(most_, other.most_);
+  }
+
   [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
   [[nodiscard]] std::uint64_t most() const noexcept { return most_; }
 
