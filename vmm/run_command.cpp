@@ -176,16 +176,25 @@ Ending run_on_terminal(Machine& machine, const Config& config) {
   return ending;
 }
 
-/// Where a guest stood that hung or ran out of time: by its kernel's symbols, if it or --vmlinux has any. Returns the
-/// first of those names.
+/// Where a guest stood that hung, ran out of time or crashed its CPU: by its kernel's symbols, if it or --vmlinux has
+/// any. Returns that name, the first if there are several.
 std::string name_places(Ending& ending, const Machine& machine, const std::string& vmlinux) {
-  if ((ending.kind != Ending::Kind::Hang && ending.kind != Ending::Kind::Timeout) ||
-      ending.detail.find("0x") == std::string::npos) {
+  using Kind = Ending::Kind;
+  const bool crashed = (ending.kind == Kind::TripleFault || ending.kind == Kind::KvmError) && ending.vcpu >= 0;
+  const bool tells =
+      (ending.kind == Kind::Hang || ending.kind == Kind::Timeout) && ending.detail.find("0x") != std::string::npos;
+  if (!crashed && !tells) {
     return {};
   }
   try {
     const auto cpus = machine.cpu_states();
-    auto named = name_addresses(ending.detail, find_symbols(machine.memory(), cpus, vmlinux, machine.vmcoreinfo()));
+    const auto symbols = find_symbols(machine.memory(), cpus, vmlinux, machine.vmcoreinfo());
+    if (crashed) {
+      const auto& cpu = cpus.at(static_cast<std::size_t>(ending.vcpu));
+      const auto pc = cpu.sregs.cs.base + cpu.regs.rip;
+      return symbols.find(pc) ? symbols.describe(pc) : std::string{};
+    }
+    auto named = name_addresses(ending.detail, symbols);
     ending.detail = std::move(named.text);
     return std::move(named.first);
   } catch (const HostError& error) {
@@ -247,7 +256,6 @@ Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) 
   listen_for_requests(control, machine, command.name, bundles);
   std::ranges::for_each(machine.notices(), say);
   auto ending = run_on_terminal(machine, config);
-  gdb.machine_ended(ending.kind == Ending::Kind::GuestExit ? ending.code : 0);
   std::ranges::for_each(machine.troubles(), say);
   if (command.stats) {
     print_statistics(machine, clock);
@@ -258,6 +266,7 @@ Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) 
   }
   const auto where = name_places(ending, machine, command.vmlinux);
   auto verdict = judge.conclude(ending, elapsed_since(clock));
+  gdb.machine_ended(verdict.exit_code);
   if (verdict.where.empty()) {
     verdict.where = where;
   }

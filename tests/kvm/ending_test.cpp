@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <fstream>
 
 #include "tests/kvm/martlet.h"
 
@@ -79,6 +80,25 @@ TEST(Crash, ExecutionThatKvmCannotFollow) {
   const auto guest = run_martlet({.name = "reset", .append = "by=jump"});
   expect_verdict(guest, "kvm-error", 126);
   EXPECT_NE(guest.err.find("KVM internal error"), std::string::npos) << guest;
+}
+
+/// At a Linux kernel's addresses, 16 MiB below those that it is linked to: as KASLR does it, but the other way.
+Ended crash_with_symbols(const std::string& by) {
+  const TempDir directory;
+  const auto map = directory.file("System.map");
+  std::ofstream{map} << "ffffffff81000000 T _text\nffffffff81100000 T the_guest\nffffffffd1000000 T no_memory\n";
+  return run_martlet({.name = "reset", .append = "at=kernel by=" + by, .options = {"--vmlinux", map}});
+}
+
+TEST(Crash, SaysWhereByTheKernelsSymbols) {
+  const auto lost = crash_with_symbols("jump");
+  expect_verdict(lost, "kvm-error", 126);
+  EXPECT_EQ(lost.verdict.value("where", ""), "no_memory+0x0/0x0") << lost.verdict << lost;
+  EXPECT_NE(lost.err.find("cannot emulate), at no_memory+0x0/0x0 (vCPU 0, "), std::string::npos) << lost;
+  const auto tripped = crash_with_symbols("triple");
+  expect_verdict(tripped, "triple-fault", 126);
+  const auto where = tripped.verdict.value("where", "");
+  EXPECT_TRUE(where.empty() || where.starts_with("the_guest+0x")) << "on AMD KVM does not know. " << tripped;
 }
 
 TEST(Panic, ByPvpanic) { expect_verdict(run_martlet({.name = "panic", .append = "by=pvpanic"}), "panic", 126); }
