@@ -23,6 +23,11 @@ void GdbAccess::open_now(const std::string& where) {
   }
   try {
     open(where);
+    return;
+  } catch (const HostError&) {  // another VM's already
+  }
+  try {
+    open("0");
   } catch (const HostError& error) {
     say(error.what());
   }

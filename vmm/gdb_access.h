@@ -17,7 +17,8 @@ class GdbAccess {
   void open(const std::string& where);
   /// Stops the machine before its first instruction, until gdb says go. Before Machine::run().
   void wait_for_client();
-  /// The same as open(), if nobody has done it yet; what stands in the way is said, not thrown.
+  /// The same as open(), if nobody has done it yet, or at any port of this host if not there; what stands in the way
+  /// is said, not thrown.
   void open_now(const std::string& where);
   /// The VM has ended.
   void machine_ended(int exit_code);

@@ -15,6 +15,7 @@
 #include "vmm/base/error.h"
 #include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/system.h"
+#include "vmm/machine_debugger.h"
 #include "vmm/x86_64/int3_probe.h"
 
 namespace martlet {
@@ -82,7 +83,7 @@ void check_capabilities(Report& report, const KvmSystem& kvm) {
                                    kvm.extension(KVM_CAP_MAX_VCPUS)));
 }
 
-/// What gdb's `break` will be.
+/// What gdb's `break` and `stepi` will be.
 void check_breakpoints(Report& report, const KvmSystem& kvm) {
   if (int3_exits(kvm)) {
     report.good("gdb", "software breakpoints (int3): as many as you like");
@@ -90,6 +91,13 @@ void check_breakpoints(Report& report, const KvmSystem& kvm) {
     report.note("gdb",
                 "this host's KVM reports no int3: breakpoints take the four debug registers, and gdb is told so at the "
                 "fifth. Hosts with VT-x or AMD-V of their own report it");
+  }
+  if (blocks_interrupts(kvm)) {
+    report.good("gdb stepi", "interrupts wait while a vCPU steps");
+  } else {
+    report.note("gdb stepi",
+                "this host's KVM cannot hold interrupts back: a step may end in an interrupt handler. Linux 5.15 or "
+                "later can");
   }
 }
 

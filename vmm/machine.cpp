@@ -226,10 +226,12 @@ void Machine::watch_console(ConsoleName console, std::span<const std::byte> outp
 }
 
 void Machine::send_nmi() {
-  for (const auto& cpu : cpus_) {
-    vm_.send(nmi_message(static_cast<std::uint32_t>(cpu->vcpu.index())));
+  for (std::size_t cpu = 0; cpu < cpus_.size(); ++cpu) {
+    send_nmi(cpu);
   }
 }
+
+void Machine::send_nmi(std::size_t cpu) { vm_.send(nmi_message(static_cast<std::uint32_t>(cpus_[cpu]->vcpu.index()))); }
 
 void Machine::type(std::span<const std::byte> bytes) {
   if (hvc_has_stdin_) {
@@ -369,7 +371,9 @@ MachineDebugger& Machine::debugger() {
                                             .buses = buses_,
                                             .stop = stop_,
                                             .loop = loop_,
-                                            .int3_exits = int3_exits(system_)});
+                                            .int3_exits = int3_exits(system_),
+                                            .blocks_interrupts = blocks_interrupts(system_),
+                                            .send_nmi = [this](std::size_t cpu) { send_nmi(cpu); }});
   return *debugger_;
 }
 

@@ -112,6 +112,7 @@ class Machine {
  private:
   struct Cpu;
 
+  void send_nmi(std::size_t cpu);
   void attach_devices();
   void attach_virtio(const Config& config);
   void create_cpus(std::uint32_t count);

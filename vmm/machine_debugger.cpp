@@ -4,38 +4,14 @@
 #include <sys/ioctl.h>
 
 #include <algorithm>
+#include <charconv>
+#include <system_error>
 #include <utility>
 
 #include "vmm/x86_64/vcpu_registers.h"
 
 namespace martlet {
 namespace {
-
-kvm_guest_debug to_kvm(const GuestDebug& debug) {
-  kvm_guest_debug result{};
-  if (debug == GuestDebug{}) {
-    return result;
-  }
-  result.control = KVM_GUESTDBG_ENABLE;
-  result.control |= debug.single_step ? KVM_GUESTDBG_SINGLESTEP : 0U;
-  result.control |= debug.block_interrupts ? KVM_GUESTDBG_BLOCKIRQ : 0U;
-  result.control |= debug.int3_exits ? KVM_GUESTDBG_USE_SW_BP : 0U;
-  result.control |= debug.dr7 != 0 ? KVM_GUESTDBG_USE_HW_BP : 0U;
-  result.control |= debug.inject == Injection::Breakpoint ? KVM_GUESTDBG_INJECT_BP : 0U;
-  result.control |= debug.inject == Injection::Debug ? KVM_GUESTDBG_INJECT_DB : 0U;
-  std::ranges::copy(debug.dr, std::begin(result.arch.debugreg));
-  result.arch.debugreg[7] = debug.dr7;
-  return result;
-}
-
-bool watch(const Vcpu& vcpu, const GuestDebug& debug) {
-  auto wanted = to_kvm(debug);
-  if (::ioctl(vcpu.fd(), KVM_SET_GUEST_DEBUG, &wanted) == 0) {
-    return true;
-  }
-  wanted.control &= ~static_cast<std::uint32_t>(KVM_GUESTDBG_BLOCKIRQ);  // before Linux 5.15
-  return ::ioctl(vcpu.fd(), KVM_SET_GUEST_DEBUG, &wanted) == 0;
-}
 
 std::string list(const GuestMemory& memory, const Buses& buses) {
   std::string text = "memory:\n";
@@ -57,6 +33,27 @@ std::string list(const GuestMemory& memory, const Buses& buses) {
 
 }  // namespace
 
+bool blocks_interrupts(const KvmSystem& kvm) {
+  return (static_cast<unsigned>(kvm.extension(KVM_CAP_SET_GUEST_DEBUG2)) & unsigned{KVM_GUESTDBG_BLOCKIRQ}) != 0;
+}
+
+kvm_guest_debug to_kvm(const GuestDebug& debug, bool can_block_interrupts) {
+  kvm_guest_debug result{};
+  if (debug == GuestDebug{}) {
+    return result;
+  }
+  result.control = KVM_GUESTDBG_ENABLE;
+  result.control |= debug.single_step ? KVM_GUESTDBG_SINGLESTEP : 0U;
+  result.control |= debug.block_interrupts && can_block_interrupts ? KVM_GUESTDBG_BLOCKIRQ : 0U;
+  result.control |= debug.int3_exits ? KVM_GUESTDBG_USE_SW_BP : 0U;
+  result.control |= debug.dr7 != 0 ? KVM_GUESTDBG_USE_HW_BP : 0U;
+  result.control |= debug.inject == Injection::Breakpoint ? KVM_GUESTDBG_INJECT_BP : 0U;
+  result.control |= debug.inject == Injection::Debug ? KVM_GUESTDBG_INJECT_DB : 0U;
+  std::ranges::copy(debug.dr, std::begin(result.arch.debugreg));
+  result.arch.debugreg[7] = debug.dr7;
+  return result;
+}
+
 MachineDebugger::MachineDebugger(const Wiring& wiring) : wiring_{wiring}, debug_(wiring.cpus.size()) {}
 
 MachineDebugger::~MachineDebugger() { wiring_.standstill.on_exit(nullptr); }
@@ -76,9 +73,7 @@ void MachineDebugger::listen(DebugListener* listener) {
   }
 }
 
-std::optional<CpuState> MachineDebugger::read_cpu(std::size_t cpu) {
-  return read_cpu_state(*wiring_.cpus[cpu]);
-}
+std::optional<CpuState> MachineDebugger::read_cpu(std::size_t cpu) { return read_cpu_state(*wiring_.cpus[cpu]); }
 
 bool MachineDebugger::write_cpu(std::size_t cpu, const CpuState& state, CpuParts parts) {
   return write_cpu_state(*wiring_.cpus[cpu], state, parts);
@@ -94,7 +89,8 @@ void MachineDebugger::resume(std::span<const CpuOrder> orders) {
   for (std::size_t i = 0; i < cpus.size(); ++i) {
     // An injection is for one entry only, so it is never what KVM was told before.
     if (orders[i].debug != debug_[i] || orders[i].debug.inject != Injection::None) {
-      if (!watch(*cpus[i], orders[i].debug)) {
+      auto wanted = to_kvm(orders[i].debug, wiring_.blocks_interrupts);
+      if (::ioctl(cpus[i]->fd(), KVM_SET_GUEST_DEBUG, &wanted) != 0) {
         wiring_.stop.request({.kind = Ending::Kind::HostError, .detail = "KVM_SET_GUEST_DEBUG failed"});
         return;
       }
@@ -149,9 +145,36 @@ std::optional<std::string> MachineDebugger::monitor(std::string_view command) {
   if (command == "info mtree") {
     return list(wiring_.memory, wiring_.buses);
   }
+  if (command.starts_with("nmi")) {
+    return send_nmi(command.substr(3));
+  }
   return std::nullopt;
 }
 
-std::string MachineDebugger::monitor_help() const { return "info mtree      what is where in memory and ports\n"; }
+/// `rest`: " N" for one vCPU, "" for all.
+std::optional<std::string> MachineDebugger::send_nmi(std::string_view rest) {
+  if (rest.empty()) {
+    for (std::size_t cpu = 0; cpu < cpu_count(); ++cpu) {
+      wiring_.send_nmi(cpu);
+    }
+    return "";
+  }
+  std::size_t cpu = 0;
+  const auto* const end = rest.data() + rest.size();
+  const auto [stop, error] = std::from_chars(rest.data() + 1, end, cpu);
+  if (rest.front() != ' ' || stop != end || error != std::errc{}) {
+    return std::nullopt;
+  }
+  if (cpu >= cpu_count()) {
+    return fmt::format("there is no vCPU {}\n", cpu);
+  }
+  wiring_.send_nmi(cpu);
+  return "";
+}
+
+std::string MachineDebugger::monitor_help() const {
+  return "info mtree      what is where in memory and ports\n"
+         "nmi [N]         an NMI for vCPU N, or for each, as soon as it runs\n";
+}
 
 }  // namespace martlet

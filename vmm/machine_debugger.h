@@ -7,10 +7,18 @@
 
 #include "vmm/debug/gdb/target.h"
 #include "vmm/kvm/exit.h"
+#include "vmm/kvm/system.h"
+#include "vmm/kvm/uapi.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/standstill.h"
 
 namespace martlet {
+
+/// Whether this host's KVM can hold a vCPU's interrupts back while it steps: Linux 5.15 or later.
+[[nodiscard]] bool blocks_interrupts(const KvmSystem& kvm);
+
+/// For KVM_SET_GUEST_DEBUG. Where interrupts cannot be held back, a step may end in a handler.
+[[nodiscard]] kvm_guest_debug to_kvm(const GuestDebug& debug, bool can_block_interrupts);
 
 /// The machine as a debugger sees it.
 class MachineDebugger final : public DebugTarget {
@@ -24,6 +32,8 @@ class MachineDebugger final : public DebugTarget {
     StopLine& stop;
     EventLoop& loop;
     bool int3_exits;
+    bool blocks_interrupts;
+    std::function<void(std::size_t cpu)> send_nmi;
   };
   explicit MachineDebugger(const Wiring& wiring);
   MachineDebugger(const MachineDebugger&) = delete;
@@ -48,6 +58,7 @@ class MachineDebugger final : public DebugTarget {
   [[nodiscard]] std::string monitor_help() const override;
 
  private:
+  [[nodiscard]] std::optional<std::string> send_nmi(std::string_view rest);
   void exited(std::size_t cpu, const Exit& exit);
   void gather();
 

@@ -2,12 +2,20 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <sstream>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/kvm/martlet.h"
@@ -98,21 +106,38 @@ TEST_F(Gdb, SeesWhatIsWrittenAndWrites) {
 }
 
 /// In a network namespace: the port is always the same.
-TEST_F(Gdb, ComesLateAfterSigusr1) {
-  const std::vector<std::string> as_root =
-      ::geteuid() == 0 ? std::vector<std::string>{} : std::vector<std::string>{"--map-root-user"};
-  auto config = start({.name = "echo"}, {});
-  config.command.insert(config.command.begin(), {"sh", "-c", "ip link set lo up; exec \"$@\"", "sh"});
-  config.command.insert(config.command.begin(), as_root.begin(), as_root.end());
-  config.command.insert(config.command.begin(), {"unshare", "--net"});
-  config.input = Subprocess::Input::Pipe;
-  config.environment = {{"PATH", "/usr/bin:/bin:/usr/sbin:/sbin"}};
-  Subprocess vmm{std::move(config)};
-  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
-  std::vector<std::string> there{"nsenter", "--target", std::to_string(vmm.pid()), "--net"};
-  if (!as_root.empty()) {
-    there.insert(there.end(), {"--user", "--preserve-credentials"});
+class LateGdb : public Gdb {
+ protected:
+  /// A guest that waits for input; `by` runs it.
+  Subprocess::Config echo(const std::vector<std::string>& by) {
+    auto config = start({.name = "echo"}, {});
+    config.command.insert(config.command.begin(), by.begin(), by.end());
+    config.input = Subprocess::Input::Pipe;
+    config.environment = {{"PATH", "/usr/bin:/bin:/usr/sbin:/sbin"}};
+    return config;
   }
+  static std::vector<std::string> in_namespace() {
+    std::vector<std::string> words{"unshare", "--net"};
+    if (::geteuid() != 0) {
+      words.emplace_back("--map-root-user");
+    }
+    words.insert(words.end(), {"sh", "-c", "ip link set lo up; exec \"$@\"", "sh"});
+    return words;
+  }
+  /// In the namespace of that one.
+  static std::vector<std::string> beside(const Subprocess& other) {
+    std::vector<std::string> words{"nsenter", "--target", std::to_string(other.pid()), "--net"};
+    if (::geteuid() != 0) {
+      words.insert(words.end(), {"--user", "--preserve-credentials"});
+    }
+    return words;
+  }
+};
+
+TEST_F(LateGdb, ComesAfterSigusr1) {
+  Subprocess vmm{echo(in_namespace())};
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  const auto there = beside(vmm);
   const auto sockets = "/proc/" + std::to_string(vmm.pid()) + "/net/tcp";
   EXPECT_THAT(read_file(sockets), Not(HasSubstr(":04D2 ")));  // 1234
   vmm.send_signal(SIGUSR1);
@@ -123,6 +148,30 @@ TEST_F(Gdb, ComesLateAfterSigusr1) {
   EXPECT_THAT(gdb.out, HasSubstr("$1 = 0")) << gdb;
   vmm.type("\x04");
   EXPECT_EQ(vmm.wait().exit_code, 0);
+}
+
+TEST_F(LateGdb, FindsASecondVmAtAPortOfItsOwn) {
+  Subprocess first{echo(in_namespace())};
+  ASSERT_TRUE(first.wait_for("ready\n")) << first.wait();
+  Subprocess second{echo(beside(first))};
+  ASSERT_TRUE(second.wait_for("ready\n")) << second.wait();
+  second.type("x");
+  ASSERT_TRUE(second.wait_for("x")) << second.wait();
+  std::string address;
+  for (auto* const vmm : {&first, &second}) {
+    vmm->send_signal(SIGUSR1);
+    ASSERT_TRUE(vmm->wait_for_error("target remote localhost:")) << vmm->wait();
+    ASSERT_TRUE(vmm->wait_for_error("\n")) << vmm->wait();
+    const auto at = vmm->err().find("localhost:");
+    const auto before = std::exchange(address, vmm->err().substr(at, vmm->err().find('\n', at) - at));
+    EXPECT_NE(address, before);
+  }
+  const auto gdb = run_gdb(beside(first), address, "echo", {"p received", "detach"});
+  EXPECT_THAT(gdb.out, HasSubstr("$1 = 1")) << "the second. " << gdb;
+  first.type("\x04");
+  second.type("\x04");
+  EXPECT_EQ(first.wait().exit_code, 0);
+  EXPECT_EQ(second.wait().exit_code, 1);
 }
 
 /// CPU time that its thread of this name has had, in clock ticks; 0 when there is none.
@@ -173,6 +222,85 @@ TEST_F(Gdb, WhoLooksAtTheMachineLetsNoCpuGoThatGdbHolds) {
   const auto ended = vmm.wait();
   EXPECT_EQ(ended.exit_code, 0) << ended;
   EXPECT_EQ(ended.out, "") << "vCPU 0 said that both spin";
+}
+
+/// How long the machine at `socket` takes to stop when it is asked to, as a client sees it.
+std::vector<std::chrono::milliseconds> stop_times(const std::string& socket, int count) {
+  const Fd fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  const timeval patience{.tv_sec = 60, .tv_usec = 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  socket.copy(address.sun_path, sizeof address.sun_path - 1);
+  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  const auto ask = [&](std::string_view packet, std::string_view answer) {
+    EXPECT_EQ(::send(fd.get(), packet.data(), packet.size(), MSG_NOSIGNAL), static_cast<ssize_t>(packet.size()));
+    std::string said;
+    std::array<char, 256> part{};
+    while (said.find(answer) == std::string::npos) {
+      const auto size = ::recv(fd.get(), part.data(), part.size(), 0);
+      if (size <= 0) {
+        ADD_FAILURE() << "no '" << answer << "' after " << packet << ": " << said;
+        return;
+      }
+      said.append(part.data(), static_cast<std::size_t>(size));
+    }
+  };
+  std::vector<std::chrono::milliseconds> times;
+  ask("$?#3f", "$T");
+  for (int i = 0; i < count; ++i) {
+    ask("$c#63", "+");
+    std::this_thread::sleep_for(std::chrono::milliseconds{20});  // it runs
+    const auto begin = std::chrono::steady_clock::now();
+    ask("\x03", "$T02");
+    times.push_back(std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin));
+  }
+  return times;
+}
+
+// The limit is what people bear; a kick takes less than a millisecond, even where the guest never exits.
+TEST_F(Gdb, CtrlCStopsTwoCpusThatSpinWithin200Ms) {
+  Subprocess vmm{start({.name = "spin", .options = {"-c", "2"}}, {"--gdb", "unix:" + socket()})};
+  ASSERT_TRUE(vmm.wait_for("spinning 2\n")) << vmm.wait();
+  auto times = stop_times(socket(), 5);
+  std::ranges::sort(times);
+  ASSERT_EQ(times.size(), 5U);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_LE(times[2], std::chrono::milliseconds{200}) << "the longest: " << times[4].count() << " ms";
+#endif
+}
+
+TEST_F(Gdb, TheMonitorToldTheRealMachine) {
+  {
+    Subprocess vmm{start({.name = "spin", .options = {"-c", "2"}}, {"--gdb", "unix:" + socket(), "--gdb-wait"})};
+    ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
+    const auto gdb = debug("spin", {"monitor info mtree", "monitor nmi 2", "monitor nmi x", "monitor reset"});
+    const auto said = gdb.out + gdb.err;
+    EXPECT_THAT(said, HasSubstr("0x0000000000000000-0x")) << gdb;
+    EXPECT_THAT(said, HasSubstr(" RAM\n")) << gdb;
+    EXPECT_THAT(said, HasSubstr("  0x03f8-0x03ff uart\n")) << gdb;
+    EXPECT_THAT(said, HasSubstr("there is no vCPU 2\n")) << gdb;
+    EXPECT_THAT(said, HasSubstr("unknown command: nmi x")) << gdb;
+    const auto ended = vmm.wait();
+    EXPECT_EQ(ended.exit_code, 0) << ended;
+    EXPECT_EQ(ended.out, "") << "reset before it said anything";
+  }
+  for (const auto* const nmi : {"monitor nmi", "monitor nmi 0"}) {
+    Subprocess vmm{start({.name = "halt", .append = "until=nmi"}, {"--gdb", "unix:" + socket()})};
+    ASSERT_TRUE(vmm.wait_for("asleep\n")) << vmm.wait();
+    const auto gdb = debug("halt", {nmi, "detach"});
+    const auto ended = vmm.wait();
+    EXPECT_EQ(ended.exit_code, 9) << gdb << ended;
+    EXPECT_THAT(ended.out, HasSubstr("awake\n")) << gdb;
+  }
+}
+
+TEST_F(Gdb, IsToldTheVerdictsExitCode) {
+  Subprocess vmm{start({.name = "panic", .append = "by=pvpanic"}, {"--gdb", "unix:" + socket(), "--gdb-wait"})};
+  ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
+  const auto gdb = debug("panic", {"continue"});
+  EXPECT_THAT(gdb.out, HasSubstr("exited with code 0176")) << gdb;  // 126
+  EXPECT_EQ(vmm.wait().exit_code, 126);
 }
 
 TEST_F(Gdb, TripleFaultCanBeLookedAt) {

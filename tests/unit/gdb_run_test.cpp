@@ -242,6 +242,19 @@ TEST_F(GdbRun, OtherAddressesOfABreakpointsMemoryArePassed) {
   EXPECT_EQ(target_.byte_at(kBreakPhys), kInt3);
 }
 
+// One byte of memory may be at any number of addresses.
+TEST_F(GdbRun, SoftwareBreakpointsAreNotWithoutEnd) {
+  constexpr std::size_t kMost = 4096;
+  for (std::size_t i = 0; i < kMost; ++i) {
+    ASSERT_EQ(ask(at("Z0,", kText + i, ",1")), "OK");
+  }
+  EXPECT_EQ(ask(at("Z0,", kText + 7, ",1")), "OK") << "it is there";
+  EXPECT_EQ(ask(at("Z0,", kText + kMost, ",1")),
+            fmt::format("E.{:#x}: 4096 software breakpoints are there already", kText + kMost));
+  EXPECT_EQ(ask(at("z0,", kText + 7, ",1")), "OK");
+  EXPECT_EQ(ask(at("Z0,", kText + kMost, ",1")), "OK");
+}
+
 TEST_F(GdbRun, UnmappedTextGetsADebugRegister) {
   EXPECT_EQ(ask(at("Z0,", FakeTarget::kUnmapped, ",1")), "OK");
   go();

@@ -107,6 +107,9 @@ std::optional<std::string> RunControl::insert(const Breakpoint& breakpoint, std:
     if (software_.contains(breakpoint.addr)) {
       return std::nullopt;
     }
+    if (software_.size() >= kMostSoftware) {
+      return fmt::format("{:#x}: {} software breakpoints are there already", breakpoint.addr, kMostSoftware);
+    }
     const auto* const state = read(cpu);
     const auto page = state != nullptr ? memory_.translate(*state, breakpoint.addr) : std::nullopt;
     if (page && patches_.insert(page->addr)) {

@@ -110,6 +110,7 @@ class RunControl final : public DebugListener {
   Patches patches_;
   TargetMemory memory_;
   DebugRegisters debug_registers_;
+  static constexpr std::size_t kMostSoftware = 4096;
   std::map<std::uint64_t, GuestAddr> software_;  // virtual address of each int3 → where it was put
   std::vector<Cpu> cpus_;
 

@@ -90,6 +90,9 @@ void Server::listen_at(std::string_view host, std::string_view port) {
       tcp_ = std::move(socket);
     } else {
       error = errno;
+      if (error == EADDRINUSE) {
+        break;  // the same port of another of the host's addresses would be somebody else's by name
+      }
     }
   }
   if (!tcp_) {
