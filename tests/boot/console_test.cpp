@@ -2,8 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <regex>
 #include <string>
+#include <vector>
 
 #include "tests/boot/guest.h"
 #include "tests/boot/report.h"
@@ -11,15 +15,35 @@
 namespace martlet::test {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr std::string_view kPrompt = "martlet-guest:/# ";
 
+struct Milestone {
+  std::string name;
+  double when;
+};
+/// Those of a trace, which begins with them: all of it, as JSON, would take a lab long.
+std::vector<Milestone> milestones_of(const std::string& file) {
+  std::vector<Milestone> milestones;
+  std::ifstream lines{file};
+  for (std::string line; milestones.size() < 4 && std::getline(lines, line);) {
+    static const std::regex kMilestone{R"re("name":"([^"]*)","ph":"i".*"ts":([0-9.]+))re"};
+    if (std::smatch found; std::regex_search(line, found, kMilestone)) {
+      milestones.push_back({.name = found[1], .when = std::stod(found[2])});
+    }
+  }
+  return milestones;
+}
+
 // The kernel's own messages too, by turns of status and transmit port; then lines through the tty's interrupts.
 TEST(Console, LosesNoLine) {
   constexpr int kLines = 2000;
-  const auto ended = boot({.append = fmt::format("martlet.test=lines={}", kLines)});
+  const TempDir directory;
+  const auto trace = directory.file("trace.json");
+  const auto ended = boot({.append = fmt::format("martlet.test=lines={}", kLines), .more = {"--trace", trace}});
   ASSERT_EQ(ended.outcome.exit_code, 0) << ended;
   std::string expected;
   for (int i = 1; i <= kLines; ++i) {
@@ -32,6 +56,31 @@ TEST(Console, LosesNoLine) {
   const auto exits = exits_of(ended.outcome.err, "uart");
   ASSERT_TRUE(exits) << ended.outcome.err;
   EXPECT_LT(static_cast<double>(*exits), 2.2 * static_cast<double>(ended.outcome.out.size()));
+
+  static const std::regex kCounters{R"(\nKVM's counters:\n(  [^\n]*\n)*  exits +[1-9][0-9]*\n)"};
+  EXPECT_TRUE(std::regex_search(ended.outcome.err, kCounters)) << ended.outcome.err;
+  const auto milestones = milestones_of(trace);
+  std::vector<std::string> names;
+  std::ranges::transform(milestones, std::back_inserter(names), &Milestone::name);
+  EXPECT_THAT(names, ElementsAre("first KVM_RUN", "first console byte", "first printk", "init"));
+  EXPECT_TRUE(std::ranges::is_sorted(milestones, {}, &Milestone::when));
+}
+
+// With its sysrq=0x1b6 Debian's kernel would not crash.
+TEST(Console, ABreakAndALetterAreSysrq) {
+  Terminal terminal;
+  RunningGuest running{
+      {.append = "quiet sysrq_always_enabled"},
+      {.input = Subprocess::Input::Terminal, .output = Subprocess::Output::Terminal, .terminal = &terminal}};
+  auto& shell = running.process();
+  ASSERT_TRUE(shell.wait_for(kPrompt)) << running.wait();
+  shell.type(
+      "\x01"
+      "bc");
+  const auto ended = running.wait();
+  EXPECT_EQ(ended.outcome.exit_code, 126) << ended;
+  EXPECT_EQ(ended.verdict["verdict"], "panic") << ended;
+  EXPECT_EQ(ended.verdict["detail"], "sysrq triggered crash") << ended;
 }
 
 TEST(Console, ShellOnAPipe) {
