@@ -110,6 +110,31 @@ TEST_F(KernelGdb, FindsWhereKaslrHasMovedARunningKernel) {
   EXPECT_EQ(ended.outcome.exit_code, 43) << ended;
 }
 
+// With page table isolation a program's page tables have next to nothing of the kernel.
+TEST_F(KernelGdb, SeesTheKernelFromAProgramsPageTables) {
+  auto isolated = guest("taskset 1 sh -c 'echo READY; while :; do :; done'", {});
+  isolated.append = "pti=on";
+  RunningGuest running{isolated, {.input = Subprocess::Input::Null}};
+  ASSERT_TRUE(running.process().wait_for("READY")) << running.wait();
+  const TempDir directory;
+  std::ofstream{directory.file("stop.py")}
+      << "import gdb, os, signal, threading\n"
+         "for attempt in range(50):\n"
+         "    gdb.execute('thread 1')\n"
+         "    if int(gdb.parse_and_eval('$cs')) & 3 == 3:\n"
+         "        print('in a program')\n"
+         "        break\n"
+         "    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+         "    gdb.execute('continue')\n";
+  const auto said = run(gdb({"source " + directory.file("stop.py"), "print/x (long)$cr3 & 0x1000", "x/s &linux_banner",
+                             "monitor info kaslr", "monitor quit"}));
+  SCOPED_TRACE(::testing::Message() << said);
+  EXPECT_THAT(said.out, HasSubstr("in a program"));
+  EXPECT_THAT(said.out, HasSubstr("$1 = 0x1000")) << "the program's own table";
+  EXPECT_THAT(said.out, HasSubstr("\"Linux version 6.1."));
+  EXPECT_THAT(said.out + said.err, ContainsRegex("KASLR offset 0x[0-9a-f]+"));
+}
+
 /// For gdb's Python: `count` steps, and at how many places they ended.
 std::string step_and_tell(const std::string& count) {
   return "import gdb\n"
