@@ -119,7 +119,7 @@ Machine::Machine(const Config& config, StartClock& clock, FrontEnd front_end)
   }
   std::vector<Brake*> brakes;
   std::ranges::transform(cpus_, std::back_inserter(brakes), [](const auto& cpu) { return &cpu->vcpu.brake(); });
-  standstill_.emplace(loop_, std::move(brakes),
+  standstill_.emplace(loop_, brakes,
                       Standstill::Hooks{.kick = [this](std::size_t cpu) { kick(*cpus_[cpu]); },
                                         .releasing = [this](std::size_t cpu) { tell_of_pause(*cpus_[cpu]); }});
   clock.mark("KVM: vCPUs");

@@ -7,7 +7,7 @@
 
 namespace martlet {
 
-Standstill::Standstill(EventLoop& loop, std::vector<Brake*> brakes, Hooks hooks)
+Standstill::Standstill(EventLoop& loop, const std::vector<Brake*>& brakes, Hooks hooks)
     : loop_{loop}, hooks_{std::move(hooks)} {
   for (auto* const brake : brakes) {
     cpus_.push_back({.brake = brake});

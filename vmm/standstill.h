@@ -21,7 +21,7 @@ class Standstill {
   };
 
   /// One brake for each vCPU; they outlive it.
-  Standstill(EventLoop& loop, std::vector<Brake*> brakes, Hooks hooks);
+  Standstill(EventLoop& loop, const std::vector<Brake*>& brakes, Hooks hooks);
   Standstill(const Standstill&) = delete;
   Standstill& operator=(const Standstill&) = delete;
   ~Standstill();
@@ -44,7 +44,7 @@ class Standstill {
 
  private:
   struct Cpu {
-    Brake* brake;
+    Brake* brake = nullptr;
     bool held = false;
   };
   void stop_all();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace martlet {
 namespace {
@@ -173,9 +174,7 @@ std::string ExitRecorder::table() const {
 
 std::string ExitRecorder::table_of_places() const {
   std::vector<const Place*> most;
-  for (const auto& place : places_) {
-    most.push_back(&place);
-  }
+  std::ranges::transform(places_, std::back_inserter(most), [](const Place& place) { return &place; });
   const auto count = [](const Place* place) { return place->took.count(); };
   std::ranges::stable_sort(most, std::ranges::greater{}, count);
   Histogram rest = elsewhere_;

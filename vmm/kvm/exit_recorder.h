@@ -70,8 +70,8 @@ class ExitRecorder {
   static_assert(kPlaces < std::size_t{1} << kSlotBits, "a search must come to an empty slot");
 
   struct Place {
-    What what;
-    std::uint64_t addr;
+    What what = What::Fault;
+    std::uint64_t addr = 0;
     Histogram took;
   };
 
