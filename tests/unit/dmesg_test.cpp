@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <limits>
+#include <vector>
 
 #include "tests/unit/fake_log.h"
 
@@ -88,6 +90,13 @@ TEST_F(NewLog, AllOfItAtOnceIsNoMoreThanTheRingHolds) {
   EXPECT_LE(total, 1U << FakeRing::kSizeBits);
 }
 
+TEST_F(NewLog, NewlinesAreBounded) {
+  const std::vector<LogRecord> records(100, LogRecord{.text = std::string(0xffff, '\n')});
+  const auto printed = format_dmesg(records);
+  EXPECT_LT(printed.size(), std::size_t{66} << 20U);
+  EXPECT_TRUE(printed.ends_with("\n(the rest is cut: too long)\n"));
+}
+
 TEST_F(NewLog, IdsThatAreFarApartAreBounded) {
   ring.print(0, 6, "one");
   for (const auto& [head, tail] : {std::pair{kMax, std::uint64_t{0}},
@@ -164,6 +173,20 @@ TEST_F(OldLog, GoesRoundOnceAtMost) {
   EXPECT_EQ(text(), "<6>[    0.000000] a\n<6>[    0.000000] a\n");
   log.put(0, 0, 0, 0, "");
   EXPECT_EQ(text(), "");
+}
+
+TEST_F(OldLog, TinyRecordsAreBounded) {
+  constexpr std::uint32_t kMany = 3U << 19U;  // of 16 bytes: 24 MiB
+  const auto place = FakeKernel::kDirectMap + (std::uint64_t{32} << 20U);
+  std::vector<std::array<std::uint16_t, 8>> tiny(kMany, {0, 0, 0, 0, 16, 0, 0, 0});
+  ASSERT_TRUE(kernel.memory.write(GuestAddr{FakeKernel::physical(place)}, std::as_bytes(std::span{tiny})));
+  kernel.poke(FakeOldLog::kVariables, place);
+  kernel.poke(FakeOldLog::kVariables + 8, kMany * 16);
+  log.set_indices(0, kMany * 16 - 16);
+  EXPECT_EQ(read_dmesg(kernel.memory, kernel.info())->size(), std::size_t{1} << 20U);
+  auto& words = kernel.text;
+  words.replace(words.find("SIZE(printk_log)=16"), 19, "SIZE(printk_log)=1");
+  EXPECT_FALSE(read_dmesg(kernel.memory, kernel.info())) << "a record's header is no byte";
 }
 
 TEST_F(OldLog, RecordsThatMakeNoSenseEndIt) {

@@ -14,6 +14,9 @@ namespace {
 constexpr std::uint64_t kMaxText = 64U << 20U;
 constexpr unsigned kMaxRingBits = 31;  // Linux' own limit of log_buf_len: 2 GiB
 constexpr unsigned kMaxCountBits = 20;
+constexpr std::size_t kMaxRecords = std::size_t{1} << kMaxCountBits;
+constexpr std::uint64_t kOldHeader = 16;         // struct printk_log's least: what a record of bytes is made of
+constexpr std::size_t kMaxPrinted = 64U << 20U;  // a record more at most: a newline becomes some 20 bytes
 
 /// What follows the fields of struct printk_info and printk_log whose places VMCOREINFO tells: facility, then five
 /// bits of flags and three of level.
@@ -171,14 +174,14 @@ std::optional<std::vector<LogRecord>> read_old_log(const VirtualMemory& memory, 
   const auto record_length = reader.offset(type + ".len");
   const auto text_length = reader.offset(type + ".text_len");
   const auto dict_length = reader.offset(type + ".dict_len");
-  if (!reader.good() || header_size == 0 || header_size > 256) {
+  if (!reader.good() || header_size < kOldHeader || header_size > 256) {
     return std::nullopt;
   }
   std::vector<LogRecord> records;
   std::uint64_t budget = std::min<std::uint64_t>(kMaxText, buffer_size);  // of bytes gone over
   std::uint64_t at = first;
   bool wrapped = false;
-  while (at != next && at + header_size <= buffer_size) {
+  while (at != next && at + header_size <= buffer_size && records.size() < kMaxRecords) {
     const std::uint64_t header = buffer + at;
     const auto length = reader.at<std::uint16_t>(header + record_length);
     if (length == 0 && !wrapped) {
@@ -237,6 +240,10 @@ std::string format_dmesg(std::span<const LogRecord> records, LogLevels levels) {
   std::string out;
   for (const auto& record : records) {
     const std::size_t begin = out.size();
+    if (begin > kMaxPrinted) {
+      out += "(the rest is cut: too long)\n";
+      break;
+    }
     if (levels == LogLevels::Shown) {
       out += fmt::format("<{}>", record.facility * 8 + record.level);
     }
