@@ -68,6 +68,16 @@ TEST(FindVmCoreInfo, WhereTheGuestSaysIfItIsThere) {
   }
 }
 
+TEST(FindVmCoreInfo, OfTwoThatAreProvenTheGuestSaysWhich) {
+  FakeKernel kernel;
+  kernel.publish();
+  kernel.say("CRASHTIME", "0");
+  kernel.publish(FakeKernel::kNote + 0x10000);
+  const GuestRange told{GuestAddr{FakeKernel::kNote + 0x10000}, 0x1000};
+  EXPECT_EQ(find_vmcoreinfo(kernel.memory, told).value().text(), kernel.text);
+  EXPECT_NE(find_vmcoreinfo(kernel.memory).value().text(), kernel.text);
+}
+
 TEST(FindVmCoreInfo, WhereTheGuestSaysIsNotEnough) {
   FakeKernel kernel;
   kernel.publish();
@@ -110,6 +120,27 @@ TEST(FindVmCoreInfo, ManyForgeriesCostLittle) {
     kernel.publish(at);
   }
   EXPECT_EQ(find_vmcoreinfo(kernel.memory)->release(), "forged");
+}
+
+/// 300 times, from 1 MiB on: what looks like it, and is none.
+void forge(const FakeKernel& kernel, std::string_view forgery) {
+  for (std::uint64_t page = 0; page < 300; ++page) {
+    ASSERT_TRUE(kernel.memory.write(GuestAddr{0x100000 + page * 0x1000}, std::as_bytes(std::span{forgery})));
+  }
+}
+
+TEST(FindVmCoreInfo, ForgeriesThatAreNoneCostLittleToo) {
+  const FakeKernel kernel;
+  forge(kernel, {"\x0b\0\0\0\x0d\0\0\0\0\0\0\0VMCOREINFO\0\0OSRELEASE=none", 38});
+  kernel.publish(FakeKernel::kNote + 0x1c4);
+  EXPECT_FALSE(find_vmcoreinfo(kernel.memory)) << "looked at more than is sensible";
+}
+
+TEST(FindVmCoreInfo, ForgeriesInPagesHideNoVariable) {
+  const FakeKernel kernel;
+  forge(kernel, "OSRELEASE=none");
+  kernel.publish(FakeKernel::kNote + 0x1c4);
+  EXPECT_EQ(find_vmcoreinfo(kernel.memory).value().text(), kernel.text);
 }
 
 TEST(FindVmCoreInfo, LeavesUntouchedMemoryAlone) {

@@ -81,13 +81,18 @@ class Search {
         return false;
       }
     }
-    return --patience_ != 0;
+    return --patience_ > 0;
   }
+
+  /// Another kind of place is looked at, whatever the guest filled the first kind with.
+  void begin_anew() { patience_ = kPatience; }
 
   std::optional<VmCoreInfo> found() && { return std::move(found_); }
   [[nodiscard]] bool found_any() const { return found_.has_value(); }
 
  private:
+  static constexpr int kPatience = 256;  // candidates; a guest can fill its memory with them
+
   /// The kernel's page tables are where it says they are: they map themselves.
   [[nodiscard]] bool is_proven(const VmCoreInfo& info) const {
     const auto paging = info.kernel_paging();
@@ -98,7 +103,7 @@ class Search {
 
   const GuestMemory* memory_;
   std::optional<VmCoreInfo> found_;
-  int patience_ = 256;  // candidates; a guest can fill its memory with them
+  int patience_ = kPatience;
 };
 
 const GuestMemory::Region& region_of(const GuestMemory& memory, GuestAddr addr) {
@@ -215,6 +220,7 @@ std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::option
   }
   search_page_starts(memory, search);
   if (!search.found_any()) {
+    search.begin_anew();
     search_everywhere(memory, search);
   }
   return std::move(search).found();
