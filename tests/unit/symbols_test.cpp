@@ -176,5 +176,54 @@ TEST(Kallsyms, AGuestThatLiesGetsNone) {
   EXPECT_TRUE(read_kallsyms(kernel.memory, VmCoreInfo::parse("OSRELEASE=6\nPAGESIZE=4096\n").value()).empty());
 }
 
+/// Symbols all at one address, whose names and tokens a test makes: each part has megabytes.
+class VastKallsyms {
+ public:
+  static constexpr std::uint64_t kPart = 4U << 20U;
+  static constexpr std::uint64_t kPlace = FakeKernel::kDirectMap + 5 * kPart;
+  enum Part : std::uint64_t { Tokens, Index, Offsets, Base, Count, Names };
+
+  explicit VastKallsyms(std::uint32_t count) {
+    for (const auto& [name, part] : std::initializer_list<std::pair<const char*, Part>>{{"names", Names},
+                                                                                        {"token_table", Tokens},
+                                                                                        {"token_index", Index},
+                                                                                        {"offsets", Offsets},
+                                                                                        {"relative_base", Base},
+                                                                                        {"num_syms", Count}}) {
+      kernel.say(fmt::format("SYMBOL(kallsyms_{})", name), fmt::format("{:x}", at(part)));
+    }
+    kernel.poke(at(Base), FakeKernel::kText);
+    kernel.poke(at(Count), count);
+  }
+  static constexpr std::uint64_t at(Part part) { return kPlace + part * kPart; }
+  [[nodiscard]] Symbols read() const { return read_kallsyms(kernel.memory, kernel.info()); }
+
+  FakeKernel kernel;
+};
+
+TEST(Kallsyms, LongNamesAreBounded) {
+  constexpr std::uint32_t kMany = 1U << 20U;
+  const VastKallsyms vast{kMany};
+  vast.kernel.poke(VastKallsyms::at(VastKallsyms::Tokens), std::string(0xffff, 'x'));  // every token's text
+  vast.kernel.poke(VastKallsyms::at(VastKallsyms::Names), std::string(std::size_t{2} * kMany, '\1'));
+  const auto symbols = vast.read();
+  ASSERT_TRUE(symbols.find(FakeKernel::kText));
+  EXPECT_EQ(symbols.find(FakeKernel::kText)->name.size(), 511U);
+  EXPECT_LE(symbols.size() * 512, std::size_t{64} << 20U);
+}
+
+TEST(Kallsyms, PackedNamesAreBounded) {
+  constexpr std::size_t kLength = 0x7fff;  // the longest that there is: of tokens without a letter
+  constexpr std::size_t kMany = (std::size_t{16} << 20U) / kLength + 1;
+  const VastKallsyms vast{kMany + 1};
+  vast.kernel.poke(VastKallsyms::at(VastKallsyms::Tokens), std::string_view{"\0Tname", 7});
+  vast.kernel.poke(VastKallsyms::at(VastKallsyms::Index) + 2, std::uint16_t{1});  // of token 1
+  for (std::size_t i = 0; i < kMany; ++i) {
+    vast.kernel.poke(VastKallsyms::at(VastKallsyms::Names) + i * (kLength + 2), std::uint16_t{0xffff});
+  }
+  vast.kernel.poke(VastKallsyms::at(VastKallsyms::Names) + kMany * (kLength + 2), std::string_view{"\1\1"});
+  EXPECT_TRUE(vast.read().empty());
+}
+
 }  // namespace
 }  // namespace martlet

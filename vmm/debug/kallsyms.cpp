@@ -18,6 +18,8 @@ constexpr std::uint32_t kMaxSymbols = 1U << 20U;  // a distribution's kernel has
 constexpr std::size_t kMaxTokens = 64U << 10U;
 constexpr std::size_t kMaxName = 512;  // KSYM_NAME_LEN
 constexpr std::size_t kTokens = 256;
+constexpr std::size_t kMaxPacked = 16U << 20U;    // bytes of all names; a distribution's kernel has 2 MiB,
+constexpr std::size_t kMaxUnpacked = 64U << 20U;  // and so many when they are spelled out: 5 MiB
 
 /// Up to `size` bytes from `addr`, as far as they are mapped.
 std::vector<std::byte> read_up_to(const VirtualMemory& memory, std::uint64_t addr, std::size_t size) {
@@ -47,7 +49,7 @@ class TokenTable {
       return {};
     }
     const auto* const begin = reinterpret_cast<const char*>(texts_.data()) + place;
-    return {begin, ::strnlen(begin, texts_.size() - place)};
+    return {begin, ::strnlen(begin, std::min(kMaxName, texts_.size() - place))};
   }
 
  private:
@@ -61,7 +63,7 @@ class Names {
  public:
   Names(const VirtualMemory& memory, std::uint64_t addr) : memory_{memory}, addr_{addr} {}
 
-  /// False at the end of what is mapped.
+  /// False at the end of what is mapped, or believed.
   bool next(const TokenTable& tokens, std::string& name) {
     name.clear();
     std::size_t length = std::to_integer<std::size_t>(take());
@@ -70,7 +72,7 @@ class Names {
     }
     for (; length > 0 && good_; --length) {
       if (name.size() < kMaxName) {
-        name += tokens.text(take());
+        name += tokens.text(take()).substr(0, kMaxName - name.size());
       } else {
         take();
       }
@@ -81,8 +83,10 @@ class Names {
  private:
   std::byte take() {
     if (at_ == buffer_.size()) {
+      good_ = good_ && taken_ < kMaxPacked;
       buffer_ = read_up_to(memory_, addr_, 4096);
       addr_ += buffer_.size();
+      taken_ += buffer_.size();
       at_ = 0;
       good_ = good_ && !buffer_.empty();
     }
@@ -93,6 +97,7 @@ class Names {
   std::uint64_t addr_;
   std::vector<std::byte> buffer_;
   std::size_t at_ = 0;
+  std::size_t taken_ = 0;
   bool good_ = true;
 };
 
@@ -142,8 +147,9 @@ Symbols read_kallsyms(const GuestMemory& memory, const VmCoreInfo& info) {
   const auto addresses = read_addresses(kernel, info, *count);
   Names names{kernel, *names_at};
   std::string name;
+  std::size_t unpacked = 0;
   for (const auto address : addresses) {
-    if (!names.next(tokens, name)) {
+    if (!names.next(tokens, name) || (unpacked += name.size()) > kMaxUnpacked) {
       break;
     }
     const bool plain = std::ranges::all_of(name, [](char c) { return c > ' ' && c <= '~'; });
