@@ -115,6 +115,38 @@ TEST(Ktap, WhatIsPlannedAndMissingIsAnError) {
   EXPECT_EQ(results(parse("TAP version 13\nTAP version 13\n1..1\nok 1 a\n")), "a: passed\n");
 }
 
+TEST(Ktap, TheMissingOneIsNamed) {
+  EXPECT_EQ(results(parse("KTAP version 1\n1..3\nok 1 a\nok 3 c\n")), "a: passed\nc: passed\ntest 2 of 3: error\n");
+  EXPECT_EQ(results(parse("KTAP version 1\n1..3\nok 1 a\nok 3 c\nok 3 d\n")),
+            "a: passed\nc: passed\nd: passed\ntest 2 of 3: error\n");
+  EXPECT_EQ(results(parse("KTAP version 1\n1..7\nok 3 c\nok 6 f\n", "oops")),
+            "c: passed\nf: passed\ntests 1 to 2 of 7: error\ntests 4 to 5 of 7: error\ntest 7 of 7: error\n");
+  EXPECT_EQ(results(parse("KTAP version 1\n1..3\nok 2 b\nok 1 a\nok\n")),
+            "b: passed\na: passed\ntest 2: passed\n"
+            "test 3 of 3: error\n");
+  EXPECT_EQ(results(parse("KTAP version 1\n1..2\nok 0 a\nok 1 b\n")), "a: passed\nb: passed\n") << "from 0";
+}
+
+TEST(Ktap, MoreThanPlannedIsAnError) {
+  EXPECT_EQ(results(parse("KTAP version 1\n1..1\nok 1 a\nok 2 b\n")),
+            "a: passed\nb: passed\nmore tests than planned: error\n");
+  EXPECT_EQ(results(parse("KTAP version 1\n1..1\n    1..1\n    ok 1 a\n    ok 1 b\nok 1 outer\n")),
+            "outer/a: passed\nouter/b: passed\nouter/more tests than planned: error\n");
+}
+
+// Suites of a module that is loaded later: without a plan of their own, or with one and numbers that go on.
+TEST(Ktap, KunitsSuitesMayGoOnCounting) {
+  for (const std::string more : {"ok 2 b\n", "KTAP version 1\n1..1\nok 2 b\n"}) {
+    KtapParser parser;
+    std::istringstream lines{"KTAP version 1\n1..1\nok 1 a\n" + more};
+    for (std::string line; std::getline(lines, line);) {
+      parser.hear(line, Source::Kernel);
+    }
+    parser.finish();
+    EXPECT_EQ(results(parser), "a: passed\nb: passed\n");
+  }
+}
+
 TEST(Ktap, ACrashIsTheRunningTests) {
   const std::string text = kKunit;
   const auto parser = parse(text.substr(0, text.find("    # example_fails")), "kernel BUG at x.c:1!");

@@ -72,6 +72,8 @@ std::optional<KtapParser::Outcome> KtapParser::parse_result(std::string_view tex
   const auto hash = text.starts_with("# ") ? 0 : text.find(" # ");
   auto reason = hash == std::string_view::npos ? std::string_view{} : trim(text.substr(hash + (hash == 0 ? 1 : 2)));
   auto name = text.substr(0, hash);
+  std::uint64_t number = 0;
+  const bool numbered = std::from_chars(name.data(), name.data() + name.size(), number).ec == std::errc{};
   name.remove_prefix(std::min(name.find_first_not_of("0123456789"), name.size()));
   name = trim(name);
   if (name == "-" || name.starts_with("- ")) {
@@ -82,7 +84,18 @@ std::optional<KtapParser::Outcome> KtapParser::parse_result(std::string_view tex
       (failed && begins_with_word(reason, "TODO"))) {
     status = TestStatus::Skipped;
   }
-  return Outcome{.status = status, .name = name, .reason = reason};
+  return Outcome{
+      .status = status, .number = numbered ? std::optional{number} : std::nullopt, .name = name, .reason = reason};
+}
+
+void KtapParser::Level::count(std::optional<std::uint64_t> number) {
+  ++seen;
+  last = number.value_or(last + 1);
+  // One that cannot be told from others stands beyond any plan.
+  const auto place =
+      last == 0 ? kMostResults : static_cast<std::size_t>(std::min<std::uint64_t>(last - 1, kMostResults));
+  numbers.resize(std::max(numbers.size(), place + 1));
+  numbers[place] = true;
 }
 
 void KtapParser::hear(std::string_view line, Source source) {
@@ -159,7 +172,7 @@ KtapParser::Level& KtapParser::level_at(std::size_t indent) {
 KtapParser::Level& KtapParser::begin_group(std::size_t indent) {
   if (levels_.size() > 1 && levels_.back().indent == indent && levels_.back().seen != 0) {
     close_last({}, End::Cut, {});
-    ++levels_.back().seen;
+    levels_.back().count({});
   }
   return level_at(indent);
 }
@@ -179,12 +192,12 @@ void KtapParser::conclude(std::size_t indent, const Outcome& outcome) {
                                        return result.status == TestStatus::Failed || result.status == TestStatus::Error;
                                      });
   }
-  ++level->seen;
+  level->count(outcome.number);
   auto log = std::exchange(level->log, {});
   if (has_nested && (outcome.status != TestStatus::Failed || nested_failed)) {
     return;  // it says no more than they did
   }
-  keep({.name = name.empty() ? fmt::format("test {}", level->seen) : std::string{name},
+  keep({.name = name.empty() ? fmt::format("test {}", level->last) : std::string{name},
         .status = outcome.status,
         .reason = std::string{outcome.reason},
         .log = std::move(log)});
@@ -192,16 +205,33 @@ void KtapParser::conclude(std::size_t indent, const Outcome& outcome) {
 
 /// `name` is that of the test which the level's own are nested in. Whether something of it is missing.
 bool KtapParser::close_last(std::string_view name, End end, std::string_view crash) {
-  const auto level = std::move(levels_.back());
+  auto level = std::move(levels_.back());
   levels_.pop_back();
   const bool nested = !levels_.empty();
   const auto planned = level.planned.value_or(0);
-  auto next = level.seen + 1;
+  // KUnit's suites may go on counting from one module to the next: where a number is beyond the plan, how many counts.
+  if (level.numbers.size() > planned) {
+    level.numbers.assign(static_cast<std::size_t>(std::min<std::uint64_t>(level.seen, kMostResults)), true);
+  }
   bool missing = false;
   const auto miss = [&](std::string test, std::string reason) {
     keep({.name = std::move(test), .status = TestStatus::Error, .reason = std::move(reason), .log = level.log});
     missing = true;
   };
+  const auto miss_planned = [&](std::uint64_t first, std::uint64_t last) {
+    miss(first == last ? fmt::format("test {} of {}", first, planned)
+                       : fmt::format("tests {} to {} of {}", first, last, planned),
+         "planned, but there is no result");
+  };
+  std::uint64_t next = 1;  // the first that nothing is known of
+  for (std::size_t i = 0; i < level.numbers.size(); ++i) {
+    if (level.numbers[i]) {
+      if (next <= i) {
+        miss_planned(next, i);
+      }
+      next = i + 2;
+    }
+  }
   if (end == End::Cut && (next <= planned ? !crash.empty() : nested || level.untold())) {
     miss(next <= planned ? fmt::format("test {} of {}", next, planned)
          : level.planned ? std::string{"the end of its tests"}
@@ -210,9 +240,10 @@ bool KtapParser::close_last(std::string_view name, End end, std::string_view cra
     ++next;
   }
   if (next <= planned) {
-    miss(next == planned ? fmt::format("test {0} of {0}", next)
-                         : fmt::format("tests {} to {} of {}", next, planned, planned),
-         "planned, but there is no result");
+    miss_planned(next, planned);
+  }
+  if (level.planned && level.seen > planned && (nested || source_ == Source::Program)) {
+    miss("more tests than planned", fmt::format("{} results, but {} were planned", level.seen, planned));
   }
   const auto prefix = name.empty() ? std::string_view{level.name} : name;
   for (auto result = level.first; nested && !prefix.empty() && result < results_.size(); ++result) {
@@ -228,7 +259,7 @@ void KtapParser::close_all(std::string_view crash) {
     const bool told = close_last({}, End::Cut, crash);
     if (told && !levels_.empty()) {
       crash = {};
-      ++levels_.back().seen;  // what is missing is missing in this one's next test
+      levels_.back().count({});  // what is missing is missing in this one's next test
     }
   }
 }

@@ -22,8 +22,8 @@ struct TestResult {
 
 /// Reads test results in the kernel's format (Documentation/dev-tools/ktap.rst) as KUnit and kselftest print them:
 /// nested by any indentation, or by "# " as kselftest's runner does; plans before or after their tests. Lines that are
-/// none of it may come in between. What was planned and has no result is an error. Its input may be anything: what is
-/// kept is bounded.
+/// none of it may come in between. What was planned and has no result is an error, and so is more than was planned. Its
+/// input may be anything: what is kept is bounded.
 class KtapParser {
  public:
   /// Who printed a line: results come from one of the two, the other one's lines are none of their business.
@@ -47,14 +47,19 @@ class KtapParser {
     std::string name{};  ///< as "# Subtest:" told; else not known before the group's own result comes
     std::optional<std::uint64_t> planned{};
     std::uint64_t seen = 0;
-    std::size_t first = 0;  ///< its results, and those nested in it, begin here
+    std::uint64_t last = 0;       ///< the newest result's number
+    std::vector<bool> numbers{};  ///< which of them have a result, from 1
+    std::size_t first = 0;        ///< its results, and those nested in it, begin here
     std::string log{};
 
     /// Neither a plan nor a result yet.
     [[nodiscard]] bool untold() const noexcept { return seen == 0 && !planned; }
+    /// A result, or what stands for one. Without a number it is the next.
+    void count(std::optional<std::uint64_t> number);
   };
   struct Outcome {
     TestStatus status;
+    std::optional<std::uint64_t> number;
     std::string_view name;
     std::string_view reason;
   };
