@@ -71,6 +71,11 @@ void write_bundle(const Bundle& bundle) {
     fail_errno(error.value(), "cannot make the bundle's directory " + bundle.where.directory);
   }
   const auto file = [&bundle](std::string_view name) { return fmt::format("{}/{}", bundle.where.directory, name); };
+  // What another run left there is none of this one's.
+  for (const auto* const name : {"verdict.json", "console.log", "exits.txt", "stats.txt", "dmesg.txt", "cpus.txt",
+                                 "README.txt", "vmcore", "vmcore.zst"}) {
+    std::filesystem::remove(file(name), error);
+  }
   // What costs least and says most comes first, in case the disk is full.
   if (!bundle.verdict.empty()) {
     write_file(file("verdict.json"), bundle.verdict);

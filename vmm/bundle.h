@@ -29,8 +29,8 @@ struct Bundle {
 };
 
 /// Writes console.log, verdict.json, exits.txt, stats.txt, dmesg.txt, cpus.txt, vmcore (or vmcore.zst) and a README.txt
-/// that says what each is and what could not be had. Needs nothing of the guest. Throws HostError when the directory
-/// cannot be written.
+/// that says what each is and what could not be had; another run's are removed. Needs nothing of the guest. Throws
+/// HostError when the directory cannot be written.
 void write_bundle(const Bundle& bundle);
 
 /// Bundles of one run: of its failure, or whenever somebody asks. On the loop's thread.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -203,6 +204,12 @@ std::string name_places(Ending& ending, const Machine& machine, const std::strin
   }
 }
 
+/// A file that cannot be read is found out before the guest runs, not when its names are wanted.
+void check_readable(const std::string& path) {
+  std::array<std::byte, 1> first{};
+  read_exactly(open_file(path, O_RDONLY).get(), first, 0, path);
+}
+
 Supervisor::Time start_of(const StartClock& clock) { return Supervisor::Time{std::chrono::nanoseconds{clock.begin()}}; }
 
 std::chrono::milliseconds elapsed_since(const StartClock& clock) {
@@ -217,6 +224,9 @@ struct Leaving {
 
 Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) {
   const auto config = with_recording(command);
+  if (!command.vmlinux.empty()) {
+    check_readable(command.vmlinux);
+  }
   std::optional<TraceFile> trace;
   if (command.trace_file) {
     trace.emplace(*command.trace_file);

@@ -3,10 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
 
 #include "tests/kvm/martlet.h"
 
@@ -45,6 +48,65 @@ TEST(Bundle, CompressesItsVmcoreOnRequest) {
   EXPECT_EQ(guest.exit_code, 126) << guest;
   EXPECT_EQ(run({.command = {"zstd", "-dq", bundle + "/vmcore.zst"}}).exit_code, 0);
   EXPECT_EQ(read_file(bundle + "/vmcore").substr(0, 4), "\177ELF");
+}
+
+TEST(Bundle, KeepsTheLastThousandExitsOfEachCpu) {
+  const TempDir directory;
+  const auto bundle = directory.file("bundle");
+  const auto guest = run_martlet(
+      {.name = "flood", .append = "bytes=4096 then=fault", .options = {"--bundle", bundle + ",vmcore=none"}});
+  EXPECT_EQ(guest.exit_code, 126) << guest;
+  std::istringstream exits{read_file(bundle + "/exits.txt")};
+  std::string line;
+  std::getline(exits, line);
+  EXPECT_THAT(line, HasSubstr(" exits, the last 1000:"));
+  double before = 0;
+  std::size_t count = 0;
+  std::string last;
+  for (; std::getline(exits, line); ++count, last = line) {
+    EXPECT_GE(std::stod(line), before) << line;
+    before = std::stod(line);
+  }
+  EXPECT_EQ(count, 1000);
+  EXPECT_THAT(last, HasSubstr("other")) << "the triple fault";
+}
+
+TEST(Bundle, HoldsNothingOfAnotherRun) {
+  const TempDir directory;
+  const auto bundle = directory.file("bundle");
+  std::filesystem::create_directory(bundle);
+  for (const char* name : {"dmesg.txt", "vmcore.zst", "mine"}) {
+    std::ofstream{bundle + "/" + name} << "old\n";
+  }
+  const auto guest =
+      run_martlet({.name = "reset", .append = "by=triple", .options = {"-m", "16M", "--bundle", bundle}});
+  EXPECT_EQ(guest.exit_code, 126) << guest;
+  EXPECT_FALSE(std::filesystem::exists(bundle + "/dmesg.txt")) << "this guest has none";
+  EXPECT_FALSE(std::filesystem::exists(bundle + "/vmcore.zst"));
+  EXPECT_TRUE(std::filesystem::exists(bundle + "/vmcore"));
+  EXPECT_EQ(read_file(bundle + "/mine"), "old\n") << "not ours";
+}
+
+TEST(Bundle, ItsSymbolsFileIsTriedBeforeTheGuestRuns) {
+  const auto guest = run_martlet({.name = "power_off", .options = {"--vmlinux", "/nonexistent"}});
+  EXPECT_EQ(guest.exit_code, 125) << guest;
+  EXPECT_EQ(guest.out, "");
+  EXPECT_EQ(std::ranges::count(guest.err, '\n'), 1) << guest.err;
+  EXPECT_THAT(guest.err, HasSubstr("/nonexistent"));
+}
+
+TEST(Bundle, ASymbolsFileThatIsNoneCostsNothingElse) {
+  const TempDir directory;
+  const auto bundle = directory.file("bundle");
+  const auto symbols = directory.file("System.map");
+  std::ofstream{symbols} << "no symbols\n";
+  const auto guest = run_martlet(
+      {.name = "reset", .append = "by=triple", .options = {"-m", "16M", "--vmlinux", symbols, "--bundle", bundle}});
+  EXPECT_EQ(guest.exit_code, 126) << guest;
+  EXPECT_THAT(guest.err, HasSubstr("wrote " + bundle));
+  EXPECT_THAT(read_file(bundle + "/README.txt"), HasSubstr("note: " + symbols + " holds no kernel symbols"));
+  EXPECT_THAT(read_file(bundle + "/cpus.txt"), HasSubstr("vCPU 0:"));
+  EXPECT_TRUE(std::filesystem::exists(bundle + "/vmcore"));
 }
 
 TEST(Bundle, OfAGoodEndThereIsNone) {

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "vmm/base/error.h"
 #include "vmm/debug/elf_file.h"
 #include "vmm/debug/kallsyms.h"
 #include "vmm/debug/kernel_text.h"
@@ -105,7 +106,12 @@ PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus, co
   if (result.info && !result.log) {
     result.remarks.emplace_back("no dmesg: VMCOREINFO does not lead to the kernel's log");
   }
-  find_code(memory, cpus, vmlinux, result);
+  try {
+    find_code(memory, cpus, vmlinux, result);
+  } catch (const HostError& error) {  // it costs some names, not the rest
+    result.remarks.emplace_back(error.what());
+    find_code(memory, cpus, {}, result);
+  }
   if (result.code.symbols.empty()) {
     result.remarks.emplace_back("no symbols: give the kernel's vmlinux or System.map");
   }

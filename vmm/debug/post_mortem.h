@@ -24,13 +24,12 @@ struct PostMortem {
 };
 
 /// `vmlinux`: the kernel's ELF file or System.map, "" when there is none. Without it, or when it is another kernel's by
-/// its build ID, what the guest's kernel remembers of its own symbols and ORC tables is taken (Linux 6.0 and later).
-/// `vmcoreinfo`: where the guest says that its VMCOREINFO is, if it does.
-/// Throws HostError when the file cannot be read.
+/// its build ID, or cannot be read, what the guest's kernel remembers of its own symbols and ORC tables is taken
+/// (Linux 6.0 and later). `vmcoreinfo`: where the guest says that its VMCOREINFO is, if it does.
 [[nodiscard]] PostMortem examine(const GuestMemory& memory, std::span<const CpuState> cpus,
                                  const std::string& vmlinux = {}, std::optional<GuestRange> vmcoreinfo = {});
 
-/// The symbols alone, found in the same way.
+/// The symbols alone, found in the same way. Throws HostError when the file cannot be read.
 [[nodiscard]] Symbols find_symbols(const GuestMemory& memory, std::span<const CpuState> cpus,
                                    const std::string& vmlinux = {}, std::optional<GuestRange> vmcoreinfo = {});
 
