@@ -237,7 +237,8 @@ Command parse_command_line(int argc, const char* const* argv) {
     run_app->add_option(name, patterns, help)->type_name("REGEX")->allow_extra_args(false)->group("Verdict");
   };
   add_pattern("--expect", run.rules.expect,
-              "End the VM with success once a console line, or a prompt, matches; given several times, once all did");
+              "End the VM with success once a console line, or a prompt, matches; given several times, once all did.\n"
+              "With --exec, the VM ends with the command; what is missing by then fails the run");
   add_pattern("--forbid", run.rules.forbid, "End the VM with exit code 1 once a console line matches");
   run_app
       ->add_option("--fail-on", fail_on,
@@ -406,6 +407,7 @@ Command parse_command_line(int argc, const char* const* argv) {
         fail_on, "--fail-on", {{"warn", Severity::Warn}, {"oops", Severity::Oops}, {"panic", Severity::Panic}});
     run.ends_when_failed = true;
   }
+  run.rules.awaits_end = config.exec.has_value();
   if (!exit_style.empty()) {
     run.exit_style =
         parse_word<ExitStyle>(exit_style, "--exit", {{"guest", ExitStyle::Guest}, {"bisect", ExitStyle::Bisect}});

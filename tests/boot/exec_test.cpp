@@ -127,6 +127,15 @@ TEST(ExecStatus, IsExactWhateverStdinIs) {
   }
 }
 
+// The kernel says so before the command begins.
+TEST(ExecStatus, CountsWhateverWasExpectedOfTheConsole) {
+  auto ended = run_in_guest({.command = "exit 3", .append = "loglevel=7", .more = {"--expect", "Run /"}});
+  EXPECT_EQ(ended.outcome.exit_code, 3) << ended;
+  ended = run_in_guest({.command = "exit 0", .append = "loglevel=7", .more = {"--expect", "Run /"}});
+  EXPECT_EQ(ended.outcome.exit_code, 0) << ended;
+  EXPECT_EQ(ended.verdict["verdict"], "expected-output");
+}
+
 TEST(ExecStatus, NamesTheSignal) {
   for (const auto& [name, number] : {std::pair{"KILL", SIGKILL}, {"SEGV", SIGSEGV}, {"TERM", SIGTERM}}) {
     const auto ended = run_in_guest({.command = fmt::format("echo before; kill -{} $$; echo after", name)});

@@ -50,12 +50,15 @@ TEST(CommandLine, EveryOptionReachesTheConfig) {
 }
 
 TEST(CommandLine, ExecSilencesTheSerialConsoleUnlessToldWhereTo) {
-  const auto config = parse_run({"run", "bzImage", "--root", "dir", "--exec", "make -C /src test"}).config;
+  const auto run = parse_run({"run", "bzImage", "--root", "dir", "--exec", "make -C /src test"});
+  const auto& config = run.config;
+  EXPECT_TRUE(run.rules.awaits_end);
   EXPECT_EQ(config.exec, "make -C /src test");
   EXPECT_EQ(config.serial.kind, SerialTarget::Kind::Null);
   EXPECT_EQ(parse_run({"run", "bzImage", "--exec", "x", "--serial", "file=log"}).config.serial.kind,
             SerialTarget::Kind::File);
   EXPECT_EQ(parse_run({"run", "bzImage"}).config.serial.kind, SerialTarget::Kind::Stdio);
+  EXPECT_FALSE(parse_run({"run", "bzImage"}).rules.awaits_end);
 }
 
 TEST(CommandLine, DevicesReachTheConfigInTheirOrder) {

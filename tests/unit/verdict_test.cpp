@@ -113,6 +113,15 @@ TEST_F(Patterns, AllThatIsExpectedMustCome) {
   EXPECT_TRUE(judge.ending());
 }
 
+TEST_F(Patterns, WithACommandToComeExpectedOutputEndsNothing) {
+  for (const int status : {0, 3}) {
+    Judge judge{{.expect = {"Run /"}, .awaits_end = true}};
+    hear(judge, "Run /.martlet/init as init process\n");
+    EXPECT_FALSE(judge.ending());
+    EXPECT_EQ(judge.conclude({.kind = Kind::GuestExit, .code = status}, Ms{200}).exit_code, status);
+  }
+}
+
 TEST_F(Patterns, WhatWasExpectedAndIsMissingFails) {
   const auto without = [](const Ending& ending) { return Judge{{.expect = {"login:"}}}.conclude(ending, Ms{200}); };
   EXPECT_EQ(without({.kind = Kind::PowerOff}).name, "missing-output");

@@ -10,6 +10,7 @@ namespace martlet {
 
 Judge::Judge(const Rules& rules)
     : fail_on_{rules.fail_on},
+      awaits_end_{rules.awaits_end},
       expect_{rules.expect, "--expect"},
       forbid_{rules.forbid, "--forbid"},
       consoles_{Console{ConsoleName::Serial}, Console{ConsoleName::Hvc}} {}
@@ -27,7 +28,7 @@ void Judge::hear(ConsoleName name, std::span<const std::byte> output, std::chron
     ending_ = {.kind = Ending::Kind::Judged};
   } else if (console.splats.panic_is_over()) {  // without a reset to follow: panic=0
     ending_ = {.kind = Ending::Kind::Panic};
-  } else if (!expect_.all().empty() && expect_.all_seen()) {
+  } else if (!awaits_end_ && !expect_.all().empty() && expect_.all_seen()) {
     ending_ = {.kind = Ending::Kind::Judged};
   }
 }

@@ -27,6 +27,7 @@ class Judge {
     std::vector<std::string> expect{};
     std::vector<std::string> forbid{};
     Severity fail_on = Severity::Oops;
+    bool awaits_end = false;  ///< what was expected is no success yet: a command's status is still to come
   };
 
   /// Throws HostError for a pattern that is none.
@@ -58,6 +59,7 @@ class Judge {
   [[nodiscard]] std::string missing() const;
 
   Severity fail_on_;
+  bool awaits_end_;
   ConsolePatterns expect_;
   ConsolePatterns forbid_;
   std::optional<std::size_t> forbidden_;  // the first of `forbid_` that was seen
