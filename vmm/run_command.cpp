@@ -21,11 +21,13 @@
 #include "vmm/base/error.h"
 #include "vmm/bundle.h"
 #include "vmm/control.h"
+#include "vmm/debug/dmesg.h"
 #include "vmm/debug/judge.h"
 #include "vmm/debug/junit.h"
 #include "vmm/debug/post_mortem.h"
 #include "vmm/debug/trace.h"
 #include "vmm/debug/verdict.h"
+#include "vmm/debug/vmcoreinfo.h"
 #include "vmm/dump_command.h"
 #include "vmm/gdb_access.h"
 #include "vmm/machine.h"
@@ -204,6 +206,21 @@ std::string name_places(Ending& ending, const Machine& machine, const std::strin
   }
 }
 
+/// What a kernel said last and no console was there for: it is still in its memory.
+void read_last_words(Judge& judge, const Ending& ending, const Machine& machine, std::chrono::milliseconds elapsed) {
+  using Kind = Ending::Kind;
+  const bool sudden = ending.kind == Kind::Reset || ending.kind == Kind::TripleFault || ending.kind == Kind::Panic;
+  if (!sudden || judge.knows_why()) {
+    return;
+  }
+  // Not everywhere: a second for each GiB, if there is none, is too long for a guest that just resets.
+  if (const auto info = find_vmcoreinfo(machine.memory(), machine.vmcoreinfo(), LookFor::InPages)) {
+    if (const auto log = read_dmesg(machine.memory(), *info)) {
+      judge.hear_log(*log, elapsed);
+    }
+  }
+}
+
 /// A file that cannot be read is found out before the guest runs, not when its names are wanted.
 void check_readable(const std::string& path) {
   std::array<std::byte, 1> first{};
@@ -275,6 +292,7 @@ Verdict run_machine(const RunCommand& command, StartClock& clock, Judge& judge) 
     trace->finish();
   }
   const auto where = name_places(ending, machine, command.vmlinux);
+  read_last_words(judge, ending, machine, elapsed_since(clock));
   auto verdict = judge.conclude(ending, elapsed_since(clock));
   gdb.machine_ended(verdict.exit_code);
   if (verdict.where.empty()) {

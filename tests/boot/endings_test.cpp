@@ -11,6 +11,7 @@ namespace martlet::test {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 struct Case {
   std::string name;
@@ -19,6 +20,7 @@ struct Case {
   std::string verdict;
   std::string detail{};   ///< words of the verdict's
   std::string console{};  ///< words of the console's
+  std::string where{};    ///< how the verdict's begins
 };
 void PrintTo(const Case& a_case, std::ostream* stream) { *stream << a_case.guest; }
 
@@ -34,6 +36,7 @@ TEST_P(EndingTest, HasItsVerdict) {
   EXPECT_EQ(ended.verdict["verdict"], expected.verdict);
   EXPECT_EQ(ended.verdict["exit_code"], expected.exit_code);
   EXPECT_THAT(ended.verdict["detail"].get<std::string>(), HasSubstr(expected.detail));
+  EXPECT_THAT(ended.verdict.value("where", ""), StartsWith(expected.where));
   EXPECT_TRUE(ended.verdict["elapsed_ms"].is_number_unsigned());
 }
 
@@ -57,8 +60,11 @@ INSTANTIATE_TEST_SUITE_P(
         // Debian's pvpanic device is a module, not loaded here: the console's words and the reset tell.
         Case{"Panic", guest("martlet.test=panic"), 126, "panic", "sysrq triggered crash", "Kernel panic - not syncing"},
         Case{"PanicWithPvpanic", guest("martlet.test=panic martlet.pvpanic"), 126, "panic", "sysrq triggered crash"},
-        // Without a console, only pvpanic can tell.
-        Case{"PanicWithoutConsole", guest("console= martlet.test=panic martlet.pvpanic"), 126, "panic", "pvpanic"},
+        // Without a console, its memory tells.
+        Case{"PanicWithoutConsole", guest("console= martlet.test=panic"), 126, "panic", "sysrq triggered crash", "",
+             "sysrq_handle_crash+0x"},
+        Case{"PanicWithoutConsoleWithPvpanic", guest("console= martlet.test=panic martlet.pvpanic"), 126, "panic",
+             "sysrq triggered crash", "", "sysrq_handle_crash+0x"},
         // A kernel told to stay where it panicked never resets.
         Case{"PanicForEver", guest("panic=0 martlet.test=panic"), 126, "panic", "sysrq triggered crash"},
         Case{"InitExits", guest("martlet.test=exit", "full-6.1"), 126, "panic",

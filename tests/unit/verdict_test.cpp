@@ -173,6 +173,50 @@ TEST(Judge, FailOnSaysFromWhereARunHasFailed) {
   }
 }
 
+const std::vector<LogRecord> kPanicLog{
+    {.time_ns = 1'000'000'000, .text = "Linux version 6.1.0"},
+    {.time_ns = 2'000'000'000, .level = 4, .text = "sysrq: Trigger a crash"},
+    {.time_ns = 2'000'001'000, .level = 0, .text = "Kernel panic - not syncing: sysrq triggered crash"},
+    {.time_ns = 2'000'002'000, .level = 4, .text = "CPU: 1 PID: 77 Comm: sh Not tainted 6.1.0\nHardware name: x"},
+    {.time_ns = 2'000'003'000, .level = 4, .text = "Call Trace:"},
+    {.time_ns = 2'000'004'000, .level = 4, .text = " panic+0x118/0x2ed"},
+    {.time_ns = 2'000'005'000, .level = 4, .text = " sysrq_handle_crash+0x1a/0x20"}};
+
+TEST(Judge, APanicThatNoConsoleHeardIsInTheLog) {
+  for (const auto kind : {Kind::Reset, Kind::TripleFault, Kind::Panic}) {
+    Judge judge{{}};
+    EXPECT_FALSE(judge.knows_why());
+    judge.hear_log(kPanicLog, Ms{2100});
+    const auto verdict = judge.conclude({.kind = kind}, Ms{2200});
+    EXPECT_EQ(verdict.name, "panic");
+    EXPECT_EQ(verdict.exit_code, 126);
+    EXPECT_EQ(verdict.where, "sysrq_handle_crash+0x1a/0x20");
+    EXPECT_EQ(verdict.vcpu, 1);
+    ASSERT_EQ(verdict.findings.size(), 1);
+    EXPECT_EQ(name_of(verdict.findings[0].console), "dmesg");
+  }
+}
+
+TEST(Judge, WhatAConsoleHeardTheLogSaysOnceMore) {
+  Judge judge{{}};
+  judge.hear(ConsoleName::Serial, bytes("[    1.000000] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2\n"), Ms{1});
+  EXPECT_FALSE(judge.knows_why());
+  judge.hear_log(std::vector<LogRecord>{{.time_ns = 1'000'000'000,
+                                         .text = "WARNING: CPU: 0 PID: 1 at kernel/x.c:1 "
+                                                 "f+0x1/0x2"}},
+                 Ms{2});
+  EXPECT_EQ(judge.conclude({.kind = Kind::Reset}, Ms{3}).findings.size(), 1);
+}
+
+TEST(Judge, KnowsOfARebootAndOfAFailure) {
+  Judge rebooted{{}};
+  rebooted.hear(ConsoleName::Serial, bytes("[    1.000000] reboot: Restarting system\n"), Ms{1});
+  EXPECT_TRUE(rebooted.knows_why());
+  Judge failed{{}};
+  failed.hear(ConsoleName::Hvc, bytes("Kernel panic - not syncing: me\n"), Ms{1});
+  EXPECT_TRUE(failed.knows_why());
+}
+
 TEST(Judge, AnEndWithoutABeginningIsNoPanic) {
   Judge judge{{}};
   judge.hear(ConsoleName::Serial, bytes("---[ end Kernel panic - not syncing: said who? ]---\n"), {});

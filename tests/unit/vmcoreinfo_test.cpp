@@ -49,6 +49,7 @@ TEST(FindVmCoreInfo, InAPageOfItsOwnOrAmongVariables) {
     const FakeKernel kernel;
     EXPECT_FALSE(find_vmcoreinfo(kernel.memory));
     kernel.publish(at);
+    EXPECT_EQ(find_vmcoreinfo(kernel.memory, {}, LookFor::InPages).has_value(), at % 0x1000 == 0);
     const auto found = find_vmcoreinfo(kernel.memory);
     ASSERT_TRUE(found) << std::hex << at;
     EXPECT_EQ(found->text(), kernel.text);

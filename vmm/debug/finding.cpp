@@ -42,6 +42,8 @@ Severity severity_of(FindingKind kind) noexcept {
   return kind == FindingKind::Panic ? Severity::Panic : kind < FindingKind::Bug ? Severity::Warn : Severity::Oops;
 }
 
-std::string_view name_of(ConsoleName console) noexcept { return console == ConsoleName::Serial ? "serial" : "hvc0"; }
+std::string_view name_of(ConsoleName console) noexcept {
+  return console == ConsoleName::Serial ? "serial" : console == ConsoleName::Hvc ? "hvc0" : "dmesg";
+}
 
 }  // namespace martlet

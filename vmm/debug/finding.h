@@ -37,7 +37,11 @@ enum class Severity { Warn, Oops, Panic };
 [[nodiscard]] std::string_view name_of(FindingKind kind) noexcept;
 [[nodiscard]] Severity severity_of(FindingKind kind) noexcept;
 
-enum class ConsoleName : std::uint8_t { Serial, Hvc };
+enum class ConsoleName : std::uint8_t {
+  Serial,
+  Hvc,
+  Dmesg,  ///< none: read out of the kernel's memory
+};
 [[nodiscard]] std::string_view name_of(ConsoleName console) noexcept;
 
 struct Finding {

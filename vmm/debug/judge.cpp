@@ -40,6 +40,7 @@ void Judge::hear_line(Console& console, std::string_view line, LineEnd end, std:
   }
   const auto parts = take_apart(line);
   console.splats.hear(parts, console.lines.number(), now, findings_);
+  reboots_ = reboots_ || (parts.stamp ? parts.text : parts.before).starts_with("reboot: ");  // kernel/reboot.c
   if (end == LineEnd::Missing) {  // a result that is cut is none
     return;
   }
@@ -48,6 +49,19 @@ void Judge::hear_line(Console& console, std::string_view line, LineEnd end, std:
   }
   if (!parts.begins()) {
     console.ktap.hear(parts.before, KtapParser::Source::Program);
+  }
+}
+
+void Judge::hear_log(std::span<const LogRecord> log, std::chrono::milliseconds now) {
+  constexpr std::size_t kTail = 2000;  // a panic's report has some 100
+  ConsoleLines lines;
+  SplatWatch splats{ConsoleName::Dmesg};
+  for (const auto& record : log.last(std::min(log.size(), kTail))) {
+    const auto hear = [&](std::string_view line) {
+      splats.hear({.text = line, .stamp = record.time_ns / 1000}, lines.number(), now, findings_);
+    };
+    lines.feed(std::as_bytes(std::span{record.text}), hear);
+    lines.feed(std::as_bytes(std::span{"\n", 1}), hear);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "vmm/base/ending.h"
 #include "vmm/debug/console_lines.h"
 #include "vmm/debug/console_patterns.h"
+#include "vmm/debug/dmesg.h"
 #include "vmm/debug/finding.h"
 #include "vmm/debug/ktap.h"
 #include "vmm/debug/splat_watch.h"
@@ -34,6 +35,11 @@ class Judge {
   explicit Judge(const Rules& rules);
 
   void hear(ConsoleName console, std::span<const std::byte> output, std::chrono::milliseconds now);
+
+  /// The kernel's log out of its memory, of a VM that has ended: its tail is heard as a console's output is.
+  void hear_log(std::span<const LogRecord> log, std::chrono::milliseconds now);
+  /// A console said why the VM ended by itself: it failed, or it was asked to.
+  [[nodiscard]] bool knows_why() const noexcept { return reboots_ || failure() != nullptr; }
 
   /// How the VM is to be ended, once the consoles have said enough: all that was expected, something forbidden, or a
   /// panic to its end.
@@ -66,6 +72,7 @@ class Judge {
   std::array<Console, 2> consoles_;
   std::vector<Finding> findings_;
   std::optional<Ending> ending_;
+  bool reboots_ = false;  // the kernel said so
 };
 
 }  // namespace martlet

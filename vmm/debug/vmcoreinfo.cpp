@@ -213,13 +213,13 @@ std::optional<Paging> VmCoreInfo::kernel_paging() const {
                 .efer = kEferLongModeNoExecute};
 }
 
-std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::optional<GuestRange> told) {
+std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::optional<GuestRange> told, LookFor where) {
   Search search{memory};
   if (told && !search_at(memory, *told, search)) {
     return std::move(search).found();
   }
   search_page_starts(memory, search);
-  if (!search.found_any()) {
+  if (!search.found_any() && where == LookFor::Everywhere) {
     search.begin_anew();
     search_everywhere(memory, search);
   }

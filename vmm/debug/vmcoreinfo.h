@@ -45,9 +45,13 @@ class VmCoreInfo {
   std::map<std::string, std::string, std::less<>> values_;
 };
 
+/// Linux since 4.13 has it at the start of a page, and where there is none that is far quicker found out.
+enum class LookFor { InPages, Everywhere };
+
 /// Looks for it in all of guest RAM that was ever touched. A kernel has it from early in its start on (about when it
 /// looks for PCI devices); before that there is none. A copy that a guest's program made up can be found instead.
 /// `told`: where the guest says it is (fw_cfg), looked at first and believed as little.
-[[nodiscard]] std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::optional<GuestRange> told = {});
+[[nodiscard]] std::optional<VmCoreInfo> find_vmcoreinfo(const GuestMemory& memory, std::optional<GuestRange> told = {},
+                                                        LookFor where = LookFor::Everywhere);
 
 }  // namespace martlet
