@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <sys/epoll.h>
@@ -28,7 +29,7 @@ constexpr int kWaiting = 16 << 20;  // bytes of frames, for each port
 constexpr int kFramesInATurn = 1024;
 constexpr std::size_t kAddresses = 12;
 constexpr std::size_t kTag = 4;  // IEEE 802.1Q
-constexpr unsigned kVlanMask = 0x0fff;
+constexpr std::uint32_t kVlanMask = 0x0fff;
 
 /// What the kernel tells of a frame besides its bytes.
 struct Told {
@@ -55,6 +56,34 @@ Told read_told(const msghdr& message) {
     }
   }
   return told;
+}
+
+/// Only what enters the switch here, and is of the VLAN that is asked for: what else comes by takes no room, and is not
+/// counted when there is none.
+std::vector<sock_filter> filter_of(bool host, std::uint16_t native, std::optional<std::uint16_t> vlan) {
+  constexpr std::uint32_t kWhole = 0x7fffffff;
+  const auto load = [](int what) {
+    return sock_filter(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(SKF_AD_OFF + what)));
+  };
+  const auto take = [](std::uint32_t bytes) { return sock_filter(BPF_STMT(BPF_RET | BPF_K, bytes)); };
+  std::vector<sock_filter> all;
+  if (host) {
+    all.insert(all.end(), {load(SKF_AD_PKTTYPE), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 1, 0), take(0)});
+  }
+  if (vlan) {
+    all.insert(all.end(), {load(SKF_AD_VLAN_TAG_PRESENT), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+                           take(*vlan == native ? kWhole : 0), load(SKF_AD_VLAN_TAG),
+                           BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kVlanMask),
+                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, *vlan, 1, 0), take(0)});
+  }
+  all.push_back(take(kWhole));
+  return all;
+}
+
+/// From now on only what passes it arrives. 0, or -1 with errno.
+int attach(const Fd& socket, std::vector<sock_filter> filter) {
+  const sock_fprog program{.len = static_cast<unsigned short>(filter.size()), .filter = filter.data()};
+  return ::setsockopt(socket.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
 }  // namespace
@@ -105,27 +134,23 @@ void SwitchCapture::add_port(const std::string& name, int index, bool host, std:
   if (set(SOL_SOCKET, SO_RCVBUFFORCE, kWaiting) != 0) {
     static_cast<void>(set(SOL_SOCKET, SO_RCVBUF, kWaiting));  // as much as an ordinary user gets
   }
+  check(attach(socket, filter_of(host, native, options_.vlan)), "SO_ATTACH_FILTER");
   sockaddr_ll where{};
   where.sll_family = AF_PACKET;
   where.sll_protocol = htons(ETH_P_ALL);
   where.sll_ifindex = index;
   check(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&where), sizeof where), "cannot listen at " + name);
   write(pcapng::interface({.name = name}));
-  auto& port = *ports_.emplace_back(std::make_unique<Port>(Port{.socket = std::move(socket),
-                                                                .interface = static_cast<std::uint32_t>(ports_.size()),
-                                                                .host = host,
-                                                                .native = native}));
+  auto& port = *ports_.emplace_back(std::make_unique<Port>(
+      Port{.socket = std::move(socket), .interface = static_cast<std::uint32_t>(ports_.size()), .host = host}));
   loop_.watch(port.socket.get(), EPOLLIN, [this, &port](std::uint32_t) { take(port); });
 }
 
 bool SwitchCapture::take(Port& port) {
   for (int frames = 0; frames < kFramesInATurn; ++frames) {
-    sockaddr_ll from{};
     std::array<iovec, 1> into{{{.iov_base = frame_.data() + kTag, .iov_len = frame_.size() - kTag}}};
     alignas(cmsghdr) std::array<char, 256> control{};
     msghdr message{};
-    message.msg_name = &from;
-    message.msg_namelen = sizeof from;
     message.msg_iov = into.data();
     message.msg_iovlen = into.size();
     message.msg_control = control.data();
@@ -135,9 +160,7 @@ bool SwitchCapture::take(Port& port) {
       return false;  // nothing there, or the port has just gone
     }
     const auto told = read_told(message);
-    const auto vlan = told.tagged ? told.tag & kVlanMask : unsigned{port.native};
-    const bool entered = (from.sll_pkttype == PACKET_OUTGOING) == port.host;
-    if (!entered || (options_.vlan && vlan != *options_.vlan) || static_cast<std::size_t>(got) < kAddresses) {
+    if (static_cast<std::size_t>(got) < kAddresses) {
       continue;
     }
     std::span<const std::byte> frame{frame_.data() + kTag, static_cast<std::size_t>(got)};
@@ -164,9 +187,7 @@ bool SwitchCapture::take(Port& port) {
 pcapng::Counts SwitchCapture::finish() {
   pcapng::Counts all;
   for (const auto& port : ports_) {
-    sockaddr_ll nothing{};
-    nothing.sll_family = AF_PACKET;
-    static_cast<void>(::bind(port->socket.get(), reinterpret_cast<const sockaddr*>(&nothing), sizeof nothing));
+    check(attach(port->socket, {BPF_STMT(BPF_RET | BPF_K, 0)}), "SO_ATTACH_FILTER");  // nothing more comes
     while (take(*port)) {
     }
     tpacket_stats kernel{};

@@ -36,7 +36,6 @@ class SwitchCapture {
     Fd socket{};
     std::uint32_t interface = 0;  ///< in the file
     bool host = false;            ///< the switch itself: what the host sends
-    std::uint16_t native = 0;     ///< VLAN of frames without a tag; 0: none
     std::uint64_t captured = 0;
   };
   void add_port(const std::string& name, int index, bool host, std::uint16_t native);
