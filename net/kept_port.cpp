@@ -10,8 +10,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
-#include <vector>
+#include <string_view>
 
 #include "net/port.h"
 #include "net/port_shaper.h"
@@ -23,7 +24,8 @@ namespace {
 
 /// The kernel can only drop what comes too fast from the guest, or queue it on its way through a second interface,
 /// which is named after the port's index.
-std::string queue_of(int port) { return fmt::format("mltq{}", port); }
+constexpr std::string_view kQueue = "mltq";
+std::string queue_of(int port) { return fmt::format("{}{}", kQueue, port); }
 
 int make_ifb(Rtnetlink& netlink, const std::string& name) {
   NetlinkMessage message{RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL};
@@ -51,14 +53,29 @@ int make_queue(Rtnetlink& netlink, const Link& tap, const KeptPort& port) {
   return link->index;
 }
 
-/// What does not go with the TAP.
-void remove_traces(Rtnetlink& netlink, const std::string& name, const std::vector<int>& indexes) {
-  PortGuard::remove(name);
-  for (const int index : indexes) {
-    if (const auto queue = netlink.find(queue_of(index)); queue && queue->kind == "ifb") {
-      [[maybe_unused]] const int error = netlink.remove(queue->index);
+/// What does not go with the TAP: guards of ports of this name, and queues, of those that are not there any more. How
+/// many there were.
+int remove_leftovers(Rtnetlink& netlink, const std::string& name) {
+  const auto guards = PortGuard::indexes(name);  // before the interfaces: whose comes meanwhile is there
+  const auto links = netlink.links();
+  const auto is_there = [&](int index) { return std::ranges::find(links, index, &Link::index) != links.end(); };
+  int removed = 0;
+  for (const int index : guards) {
+    if (!is_there(index)) {
+      PortGuard::remove(name, index);
+      ++removed;
     }
   }
+  for (const auto& link : links) {
+    int port = 0;
+    if (link.kind == "ifb" && link.name.starts_with(kQueue)) {
+      std::from_chars(link.name.data() + kQueue.size(), link.name.data() + link.name.size(), port);
+    }
+    if (port != 0 && !is_there(port)) {
+      removed += netlink.remove(link.index) == 0 ? 1 : 0;
+    }
+  }
+  return removed;
 }
 
 Fd make_tap(const KeptPort& port) {
@@ -100,17 +117,19 @@ MacAddress make_kept_port(const KeptPort& port) {
   if (netlink.find(port.name)) {
     throw HostError{fmt::format("{0}: is already there; martlet net port {1} --delete takes it away", what, port.name)};
   }
-  const Fd fd = make_tap(port);  // not persistent yet: it goes with this descriptor
+  Fd fd = make_tap(port);  // not persistent yet: it goes with this descriptor
   const auto tap = netlink.find(port.name);
   if (!tap) {
     throw HostError{what + ": the TAP has gone again"};
   }
   try {
+    remove_leftovers(netlink, port.name);  // of one that was killed: the name is ours alone by now
     const int through = port.policy.rate != 0 ? make_queue(netlink, *tap, port) : 0;
     const auto guard = plug_in(netlink, *tap, bridge, request, {.life = PortGuard::Life::Kept, .through = through});
     check(::ioctl(fd.get(), TUNSETPERSIST, 1UL), what + ": TUNSETPERSIST");
   } catch (...) {
-    remove_traces(netlink, port.name, {tap->index});
+    fd = Fd{};
+    remove_leftovers(netlink, port.name);
     throw;
   }
   return request.guest;
@@ -123,17 +142,15 @@ void delete_kept_port(const std::string& name) {
   if (tap && (tap->kind != "tun" || !read_port_mark(*tap))) {
     throw HostError{fmt::format("net port {}: was not made by martlet net port; ip link delete {}", name, name)};
   }
-  auto indexes = PortGuard::indexes(name);
-  if (!tap && indexes.empty()) {
+  if (tap && !tap->persistent) {
+    throw HostError{fmt::format("net port {}: belongs to a VM that runs, and goes with it", name)};
+  }
+  if (const int error = tap ? netlink.remove(tap->index) : 0; error != 0) {
+    fail_errno(error, fmt::format("net port {}: cannot delete it", name));
+  }
+  if (remove_leftovers(netlink, name) == 0 && !tap) {
     throw HostError{fmt::format("net port {}: there is no such port", name)};
   }
-  if (tap) {
-    indexes.push_back(tap->index);
-    if (const int error = netlink.remove(tap->index); error != 0) {
-      fail_errno(error, fmt::format("net port {}: cannot delete it", name));
-    }
-  }
-  remove_traces(netlink, name, indexes);
 }
 
 MacAddress guest_address(const NetOptions& options) {

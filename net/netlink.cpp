@@ -57,19 +57,24 @@ NetlinkAnswer::NetlinkAnswer(const nlmsghdr* message)
     : bytes_{reinterpret_cast<const char*>(message),  // NOLINT: bytes of whatever type
              reinterpret_cast<const char*>(message) + message->nlmsg_len} {}
 
-std::vector<NetlinkAnswer> dump(NetlinkMessage& message) {
+int dump(NetlinkMessage& message, int bus, std::vector<NetlinkAnswer>& answers) {
   message.header()->nlmsg_flags |= NLM_F_DUMP;
   for (;;) {
-    NetlinkSocket socket{NETLINK_ROUTE};  // an interrupted dump leaves answers behind: they go with their socket
-    std::vector<NetlinkAnswer> answers;
+    NetlinkSocket socket{bus};  // an interrupted dump leaves answers behind: they go with their socket
+    answers.clear();
     const int error = socket.request(message, [&](const nlmsghdr* answer) { answers.emplace_back(answer); });
-    if (error == 0) {
-      return answers;
-    }
     if (error != EINTR) {  // NLM_F_DUMP_INTR
-      fail_errno(error, "netlink: cannot ask the kernel about network interfaces");
+      return error;
     }
   }
+}
+
+std::vector<NetlinkAnswer> dump(NetlinkMessage& message) {
+  std::vector<NetlinkAnswer> answers;
+  if (const int error = dump(message, NETLINK_ROUTE, answers); error != 0) {
+    fail_errno(error, "netlink: cannot ask the kernel about network interfaces");
+  }
+  return answers;
 }
 
 }  // namespace martlet

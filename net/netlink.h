@@ -104,7 +104,10 @@ class NetlinkAnswer {
   std::vector<char> bytes_;
 };
 
-/// All that `message` asks for, as it was at one moment: what changes meanwhile is asked for anew. Throws HostError.
+/// All that `message` asks `bus` for, as it was at one moment: what changes meanwhile is asked for anew. 0, or the
+/// errno that the kernel answered. Throws HostError.
+[[nodiscard]] int dump(NetlinkMessage& message, int bus, std::vector<NetlinkAnswer>& answers);
+/// The same of network interfaces. Throws HostError.
 [[nodiscard]] std::vector<NetlinkAnswer> dump(NetlinkMessage& message);
 
 }  // namespace martlet

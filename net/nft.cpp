@@ -66,14 +66,20 @@ std::array<std::uint8_t, IFNAMSIZ> padded(const std::string& interface) {
 }
 
 /// A dump of what nftables has of one kind; `fill` narrows it down. A kernel without nftables has nothing.
-template <class Fill, class Use>
-void dump(NetlinkSocket& socket, int type, Fill fill, Use use) {
-  NetlinkMessage message{type_of(type), NLM_F_DUMP};
-  put_family(message, NFPROTO_NETDEV);
+template <class Fill>
+std::vector<NetlinkAnswer> dump(int type, std::uint8_t family, Fill fill) {
+  NetlinkMessage message{type_of(type)};
+  put_family(message, family);
   fill(message.header());
-  if (const int error = socket.request(message, use); error != 0 && error != ENOENT && error != EINVAL) {
+  std::vector<NetlinkAnswer> answers;
+  const int error = dump(message, NETLINK_NETFILTER, answers);
+  if (error == EPERM) {
+    throw HostError{"nftables: reading its tables needs CAP_NET_ADMIN; run as root"};
+  }
+  if (error != 0 && error != ENOENT && error != EINVAL) {
     fail_errno(error, "nftables: cannot read its tables");
   }
+  return answers;
 }
 
 }  // namespace
@@ -309,17 +315,16 @@ void NftRule::forward(int interface) {
 
 // --- What there is
 
-std::vector<std::string> nft_tables(NetlinkSocket& socket) {
+std::vector<std::string> nft_tables(std::optional<NftBatch::Family> family) {
   std::vector<std::string> tables;
-  dump(
-      socket, NFT_MSG_GETTABLE, [](nlmsghdr*) {},
-      [&](const nlmsghdr* answer) {
-        each_attribute(answer, sizeof(nfgenmsg), [&](const nlattr* attribute) {
-          if (mnl_attr_get_type(attribute) == NFTA_TABLE_NAME && is_string(attribute)) {
-            tables.emplace_back(mnl_attr_get_str(attribute));
-          }
-        });
-      });
+  const auto number = family ? static_cast<std::uint8_t>(*family) : std::uint8_t{NFPROTO_UNSPEC};
+  for (const auto& answer : dump(NFT_MSG_GETTABLE, number, [](nlmsghdr*) {})) {
+    answer.each<nfgenmsg>([&](const nlattr* attribute) {
+      if (mnl_attr_get_type(attribute) == NFTA_TABLE_NAME && is_string(attribute)) {
+        tables.emplace_back(mnl_attr_get_str(attribute));
+      }
+    });
+  }
   return tables;
 }
 
@@ -344,7 +349,7 @@ std::uint64_t nft_counter(NetlinkSocket& socket, const std::string& table, const
   return packets;
 }
 
-void each_nft_comparison(NetlinkSocket& socket, const std::string& table, const std::string& chain,
+void each_nft_comparison(const std::string& table, const std::string& chain,
                          const std::function<void(std::span<const std::uint8_t>)>& use) {
   const auto comparison = [&](const nlattr* data) {
     each_nested(data, [&](const nlattr* attribute) {
@@ -365,19 +370,17 @@ void each_nft_comparison(NetlinkSocket& socket, const std::string& table, const 
       }
     });
   };
-  dump(
-      socket, NFT_MSG_GETRULE,
-      [&](nlmsghdr* message) {
-        put_text(message, NFTA_RULE_TABLE, table);
-        put_text(message, NFTA_RULE_CHAIN, chain);
-      },
-      [&](const nlmsghdr* answer) {
-        each_attribute(answer, sizeof(nfgenmsg), [&](const nlattr* attribute) {
-          if (mnl_attr_get_type(attribute) == NFTA_RULE_EXPRESSIONS) {
-            each_nested(attribute, expression);
-          }
-        });
-      });
+  const auto narrow = [&](nlmsghdr* message) {
+    put_text(message, NFTA_RULE_TABLE, table);
+    put_text(message, NFTA_RULE_CHAIN, chain);
+  };
+  for (const auto& answer : dump(NFT_MSG_GETRULE, NFPROTO_NETDEV, narrow)) {
+    answer.each<nfgenmsg>([&](const nlattr* attribute) {
+      if (mnl_attr_get_type(attribute) == NFTA_RULE_EXPRESSIONS) {
+        each_nested(attribute, expression);
+      }
+    });
+  }
 }
 
 }  // namespace martlet

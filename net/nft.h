@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -93,15 +94,14 @@ class NftRule {
   nlmsghdr* message_;
 };
 
-/// The tables of family netdev, by name; empty where the kernel has no nftables. Throws HostError.
-[[nodiscard]] std::vector<std::string> nft_tables(NetlinkSocket& socket);
+/// The tables of one family or of all, by name; empty where the kernel has no nftables. Throws HostError.
+[[nodiscard]] std::vector<std::string> nft_tables(std::optional<NftBatch::Family> family = {});
 
 /// How many frames the counter has seen; 0 when there is no such counter.
 [[nodiscard]] std::uint64_t nft_counter(NetlinkSocket& socket, const std::string& table, const std::string& counter);
 
-/// Calls `use` with each value that a rule of the chain compares something with; `use` asks the socket for nothing.
-/// Throws HostError.
-void each_nft_comparison(NetlinkSocket& socket, const std::string& table, const std::string& chain,
+/// Calls `use` with each value that a rule of the chain compares something with. Throws HostError.
+void each_nft_comparison(const std::string& table, const std::string& chain,
                          const std::function<void(std::span<const std::uint8_t>)>& use);
 
 }  // namespace martlet

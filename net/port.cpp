@@ -153,7 +153,7 @@ PortPolicy read_port(Rtnetlink& netlink, const Link& port) {
   }
   PortPolicy policy;
   policy.mtu = static_cast<std::uint16_t>(std::min<std::uint32_t>(port.mtu, 65535));
-  const auto guard = PortGuard::read(port.name);
+  const auto guard = PortGuard::read(port.name, port.index);
   policy.spoof = guard ? Spoof::Deny : Spoof::Allow;
   if (const auto mark = read_port_mark(port)) {
     policy.mac = mark->guest;

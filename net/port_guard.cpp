@@ -35,8 +35,8 @@ Word word(std::uint16_t number) noexcept {
 std::string table_of(const std::string& port, int index) { return fmt::format("martlet-{}-{}", port, index); }
 
 /// The tables of ports of this name: one, but for those whose port was deleted by others.
-std::vector<std::string> tables_of(NetlinkSocket& socket, const std::string& port) {
-  auto tables = nft_tables(socket);
+std::vector<std::string> tables_of(const std::string& port) {
+  auto tables = nft_tables(NftBatch::Family::Netdev);
   const auto prefix = fmt::format("martlet-{}-", port);
   std::erase_if(tables, [&](const std::string& table) {
     return !table.starts_with(prefix) || table.find_first_not_of("0123456789", prefix.size()) != std::string::npos;
@@ -91,42 +91,37 @@ PortGuard::PortGuard(const Port& port, Life life) : socket_{NETLINK_NETFILTER} {
   }
 }
 
-std::optional<PortGuard::State> PortGuard::read(const std::string& port) {
-  NetlinkSocket socket{NETLINK_NETFILTER};
+std::optional<PortGuard::State> PortGuard::read(const std::string& port, int index) {
+  const auto table = table_of(port, index);
   std::optional<State> state;
-  for (const auto& table : tables_of(socket, port)) {
-    each_nft_comparison(socket, table, kChain, [&](std::span<const std::uint8_t> value) {
-      if (MacAddress mac{}; value.size() == mac.size()) {  // nothing else is as long
-        std::ranges::copy(value, mac.begin());
-        state = State{.guest = mac};
-      }
-    });
-    if (state) {
-      state->foreign_senders = nft_counter(socket, table, kForeignSenders);
-      state->foreign_vlans = nft_counter(socket, table, kForeignVlans);
-      break;
+  each_nft_comparison(table, kChain, [&](std::span<const std::uint8_t> value) {
+    if (MacAddress mac{}; value.size() == mac.size()) {  // nothing else is as long
+      std::ranges::copy(value, mac.begin());
+      state = State{.guest = mac};
     }
+  });
+  if (state) {
+    NetlinkSocket socket{NETLINK_NETFILTER};
+    state->foreign_senders = nft_counter(socket, table, kForeignSenders);
+    state->foreign_vlans = nft_counter(socket, table, kForeignVlans);
   }
   return state;
 }
 
 std::vector<int> PortGuard::indexes(const std::string& port) {
-  NetlinkSocket socket{NETLINK_NETFILTER};
   std::vector<int> indexes;
-  for (const auto& table : tables_of(socket, port)) {
+  for (const auto& table : tables_of(port)) {
     const auto* const digits = table.data() + table.rfind('-') + 1;
     std::from_chars(digits, table.data() + table.size(), indexes.emplace_back());
   }
   return indexes;
 }
 
-void PortGuard::remove(const std::string& port) {
+void PortGuard::remove(const std::string& port, int index) {
   NetlinkSocket socket{NETLINK_NETFILTER};
   NftBatch batch{socket};
-  for (const auto& table : tables_of(socket, port)) {
-    batch.delete_table(table);
-  }
-  if (const int error = batch.commit(); error != 0) {
+  batch.delete_table(table_of(port, index));
+  if (const int error = batch.commit(); error != 0 && error != ENOENT) {
     fail_errno(error, fmt::format("{}: cannot take its filter away (nftables)", port));
   }
 }

@@ -34,11 +34,11 @@ class PortGuard {
     std::uint64_t foreign_vlans = 0;    ///< frames dropped
   };
   /// Nothing when it may send as anybody. Throws HostError.
-  [[nodiscard]] static std::optional<State> read(const std::string& port);
-  /// The indexes of ports of this name that have a guard: one, but for those whose interface others have deleted.
+  [[nodiscard]] static std::optional<State> read(const std::string& port, int index);
+  /// The indexes of ports of this name that have a guard: one, but for those whose interface is gone. Throws HostError.
   [[nodiscard]] static std::vector<int> indexes(const std::string& port);
-  /// Takes away the guards of ports of this name that were to be kept. Throws HostError.
-  static void remove(const std::string& port);
+  /// Takes away a guard that was to be kept; one that is not there is no error. Throws HostError.
+  static void remove(const std::string& port, int index);
 
  private:
   NetlinkSocket socket_;  // the rules live as long

@@ -62,6 +62,10 @@ Link read_link(const nlmsghdr* message) {
         each_nested(attribute, [&](const nlattr* nested) {
           if (mnl_attr_get_type(nested) == IFLA_INFO_KIND && is_string(nested)) {
             link.kind = mnl_attr_get_str(nested);
+          } else if (mnl_attr_get_type(nested) == IFLA_INFO_DATA && link.kind == "tun") {
+            each_nested(nested, [&](const nlattr* data) {
+              link.persistent |= mnl_attr_get_type(data) == IFLA_TUN_PERSIST && mnl_attr_get_u8(data) != 0;
+            });
           }
         });
         break;

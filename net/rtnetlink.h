@@ -25,6 +25,7 @@ struct Link {
   int master = 0;           ///< index of the bridge or bond it is a port of; 0 when it is none
   MacAddress address{};     ///< of Ethernet
   std::string alias{};      ///< a remark (ip link set alias) that lives as long as the interface
+  bool persistent = false;  ///< of TAPs: stays without a process that has it open
   struct Counters {
     std::uint64_t rx_packets = 0;
     std::uint64_t rx_bytes = 0;

@@ -90,7 +90,7 @@ ordered_json vlans_of(const PortVlans& vlans) {
 /// Those who may not read filters see the rest.
 std::optional<PortGuard::State> guard_of(const Link& port) {
   try {
-    return PortGuard::read(port.name);
+    return PortGuard::read(port.name, port.index);
   } catch (const HostError&) {
     return std::nullopt;
   }

@@ -23,8 +23,7 @@ using testing::HasSubstr;
 /// All there is of networks in this namespace: interfaces with their masters, addresses, routes, filters.
 std::vector<std::string> everything() {
   auto all = addresses_and_routes();
-  NetlinkSocket nftables{NETLINK_NETFILTER};
-  std::ranges::copy(nft_tables(nftables), std::back_inserter(all));
+  std::ranges::copy(nft_tables(), std::back_inserter(all));
   std::ranges::sort(all);
   return all;
 }

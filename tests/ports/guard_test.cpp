@@ -4,16 +4,19 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <stop_token>
+#include <thread>
 
 #include "net/port_guard.h"
 #include "net/tap.h"
 #include "tests/ports/frames.h"
+#include "tests/ports/left.h"
 #include "tests/support/namespace.h"
 
 namespace martlet {
 namespace {
 
-using test::arrived, test::in_namespace, test::run_shell, test::send;
+using test::arrived, test::guard_of, test::in_namespace, test::run_shell, test::send;
 using testing::ElementsAre, testing::HasSubstr;
 
 constexpr MacAddress kGuest = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
@@ -22,11 +25,6 @@ constexpr const char* kBridge = "ip link add br0 type bridge mcast_snooping 0 &&
 
 std::unique_ptr<Tap> port_of(const MacAddress& guest, Spoof spoof = Spoof::Deny) {
   return Tap::on_bridge({.bridge = "br0", .guest = guest, .policy = {.spoof = spoof}});
-}
-
-std::vector<std::string> tables() {
-  NetlinkSocket socket{NETLINK_NETFILTER};
-  return nft_tables(socket);
 }
 
 TEST(PortGuard, OnlyTheGuestsOwnFramesGetThrough) {
@@ -45,12 +43,12 @@ TEST(PortGuard, OnlyTheGuestsOwnFramesGetThrough) {
     EXPECT_TRUE(send(*guest, {.from = kOther, .text = "the neighbour's"}));
     EXPECT_TRUE(send(*guest, {.from = kGuest, .text = "long", .size = 1514}));
     EXPECT_THAT(arrived(*far), ElementsAre("own", "long"));
-    const auto state = PortGuard::read(guest->name());
+    const auto state = guard_of(guest->name());
     ASSERT_TRUE(state);
     EXPECT_EQ(state->guest, kGuest);
     EXPECT_EQ(state->foreign_senders, 9U);
     EXPECT_EQ(state->foreign_vlans, 0U);
-    EXPECT_EQ(PortGuard::read(far->name())->foreign_senders, 0U);
+    EXPECT_EQ(guard_of(far->name())->foreign_senders, 0U);
   });
 }
 
@@ -66,7 +64,7 @@ TEST(PortGuard, NoTagGetsThroughWithoutVlans) {
     }
     EXPECT_TRUE(send(*guest, {.from = kGuest, .text = "none"}));
     EXPECT_THAT(arrived(*far), ElementsAre("none"));
-    EXPECT_EQ(PortGuard::read(guest->name())->foreign_vlans, 15U);
+    EXPECT_EQ(guard_of(guest->name())->foreign_vlans, 15U);
   });
 }
 
@@ -87,7 +85,7 @@ TEST(PortGuard, ATrunkHasItsOwnTagsOnly) {
     }
     EXPECT_TRUE(send(*trunk, {.from = kGuest, .text = "untagged"}));  // which the bridge may know, or not
     EXPECT_THAT(arrived(*far), ElementsAre("c00a it", "c00f it", "c014 it", "c101 it", "c014 it", "untagged"));
-    const auto state = PortGuard::read(trunk->name());
+    const auto state = guard_of(trunk->name());
     ASSERT_TRUE(state);
     EXPECT_EQ(state->foreign_senders, 11U);
     EXPECT_EQ(state->foreign_vlans, 11U + 6U);
@@ -99,7 +97,7 @@ TEST(PortGuard, SpoofingIsAllowedOnRequest) {
     run_shell(kBridge);
     const auto guest = port_of(kGuest, Spoof::Allow);
     const auto far = port_of(kOther);
-    EXPECT_FALSE(PortGuard::read(guest->name()));
+    EXPECT_FALSE(guard_of(guest->name()));
     EXPECT_TRUE(send(*guest, {.from = kOther, .text = "foreign"}));
     EXPECT_TRUE(send(*guest, {.from = kGuest, .tags = {0x8100000a}, .text = "tagged"}));
     EXPECT_THAT(arrived(*far), ElementsAre("foreign", "c00a tagged"));
@@ -118,11 +116,12 @@ TEST(PortGuard, GoesWithItsProcessOrIsTakenAwayByName) {
     }
     char byte = 0;
     ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-    ASSERT_EQ(tables().size(), 1U);
-    EXPECT_THROW(PortGuard::remove("mlt0"), HostError);  // it is not ours
+    ASSERT_EQ(nft_tables().size(), 1U);
+    const int index = Rtnetlink{}.find("mlt0")->index;
+    EXPECT_THROW(PortGuard::remove("mlt0", index), HostError);  // it is not ours
     ::kill(owner, SIGKILL);
     ::waitpid(owner, nullptr, 0);
-    EXPECT_THAT(tables(), ElementsAre());
+    EXPECT_THAT(nft_tables(), ElementsAre());
     EXPECT_FALSE(Rtnetlink{}.find("mlt0"));
 
     run_shell("ip tuntap add dev a mode tap && ip tuntap add dev a-1 mode tap");
@@ -130,14 +129,39 @@ TEST(PortGuard, GoesWithItsProcessOrIsTakenAwayByName) {
       const PortGuard kept{{.name = name, .index = Rtnetlink{}.find(name)->index, .guest = kGuest},
                            PortGuard::Life::Kept};
     }
-    EXPECT_EQ(tables().size(), 2U);
-    PortGuard::remove("a");
-    EXPECT_FALSE(PortGuard::read("a"));
-    EXPECT_TRUE(PortGuard::read("a-1"));
+    EXPECT_EQ(nft_tables().size(), 2U);
+    Rtnetlink netlink;
+    PortGuard::remove("a", netlink.find("a")->index);
+    EXPECT_FALSE(guard_of("a"));
+    EXPECT_TRUE(guard_of("a-1"));
     run_shell("ip link delete a-1");  // behind our back
-    PortGuard::remove("a-1");
-    PortGuard::remove("a-1");
-    EXPECT_THAT(tables(), ElementsAre());
+    EXPECT_THAT(PortGuard::indexes("a"), ElementsAre());
+    const auto left = PortGuard::indexes("a-1");
+    ASSERT_EQ(left.size(), 1U);
+    PortGuard::remove("a-1", left[0]);
+    PortGuard::remove("a-1", left[0]);
+    EXPECT_THAT(nft_tables(), ElementsAre());
+  });
+}
+
+TEST(PortGuard, IsReadWhileOthersChangeTheirs) {
+  in_namespace([] {
+    run_shell(kBridge);
+    const auto guest = port_of(kGuest);
+    run_shell("ip tuntap add dev a mode tap");
+    const int other = Rtnetlink{}.find("a")->index;
+    const std::jthread others{[&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) {
+        const PortGuard guard{{.name = "a", .index = other, .guest = kOther}, PortGuard::Life::Kept};
+        PortGuard::remove("a", other);
+      }
+    }};
+    for (int i = 0; i < 3000; ++i) {
+      const auto state = guard_of(guest->name());
+      ASSERT_TRUE(state) << i;
+      ASSERT_EQ(state->guest, kGuest);
+      ASSERT_EQ(PortGuard::indexes(guest->name()).size(), 1U);
+    }
   });
 }
 

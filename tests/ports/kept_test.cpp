@@ -6,10 +6,14 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <array>
+#include <chrono>
+#include <csignal>
 #include <fstream>
 #include <iterator>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "net/kept_port.h"
 #include "net/open_backend.h"
@@ -24,9 +28,9 @@
 namespace martlet {
 namespace {
 
-using test::arrived, test::error_of, test::expect_nothing_left, test::in_namespace, test::measured, test::run_shell,
-    test::send;
-using testing::ElementsAre, testing::HasSubstr, testing::IsEmpty;
+using test::arrived, test::error_of, test::expect_nothing_left, test::guard_of, test::in_namespace, test::measured,
+    test::run_shell, test::send;
+using testing::AllOf, testing::ElementsAre, testing::HasSubstr, testing::IsEmpty;
 
 constexpr MacAddress kGuest = {0x52, 0x54, 0, 0, 0, 7};
 constexpr MacAddress kOther = {0x52, 0x54, 0, 0, 0, 8};
@@ -122,6 +126,87 @@ TEST(KeptPort, ReadsBackAsItWasMadeAndGoesWithAllItHas) {
   });
 }
 
+TEST(KeptPort, KilledAtAnyMoment) {
+  static constexpr int kRounds = 50;
+  in_namespace([] {
+    make_bridge();
+    const auto port = port_of({.mac = kGuest, .isolation = Isolation::On, .rate = 1U << 20U});
+    // The moments are spread over what a port takes on this machine, and a little more.
+    const auto begun = std::chrono::steady_clock::now();
+    make_kept_port(port);
+    const auto step = (std::chrono::steady_clock::now() - begun) * 5 / 4 / kRounds;
+    delete_kept_port("jane0");
+    int half_made = 0;
+    for (int round = 0; round < kRounds; ++round) {
+      std::array<int, 2> ready{};
+      ASSERT_EQ(::pipe(ready.data()), 0);
+      const pid_t maker = ::fork();
+      if (maker == 0) {
+        if (::write(ready[1], "!", 1) == 1) {
+          make_kept_port(port);
+        }
+        ::pause();
+      }
+      char byte = 0;
+      ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+      std::this_thread::sleep_for(round * step);
+      ::kill(maker, SIGKILL);
+      ::waitpid(maker, nullptr, 0);
+      ::close(ready[0]);
+      ::close(ready[1]);
+      const bool made = Rtnetlink{}.find("jane0").has_value();
+      const bool left = !nft_tables().empty() || Rtnetlink{}.links().size() > 2;  // besides lo and br0
+      half_made += left && !made ? 1 : 0;
+      if (!made && round % 2 != 0) {
+        make_kept_port(port);
+        ASSERT_EQ(nft_tables().size(), 1U) << round;
+        ASSERT_EQ(Rtnetlink{}.links().size(), 4U) << round;
+        delete_kept_port("jane0");
+      } else if (left) {
+        delete_kept_port("jane0");
+      }
+      expect_nothing_left();
+      ASSERT_FALSE(testing::Test::HasFailure()) << round;
+    }
+    EXPECT_GT(half_made, 0);
+  });
+}
+
+TEST(KeptPort, OfAVmThatRunsIsNotDeleted) {
+  in_namespace([] {
+    make_bridge();
+    const auto guest = Tap::on_bridge({.bridge = "br0", .guest = kGuest});
+    EXPECT_THAT(error_of([&] { delete_kept_port(guest->name()); }), HasSubstr("mlt0: belongs to a VM that runs"));
+    EXPECT_TRUE(Rtnetlink{}.find("mlt0"));
+    EXPECT_TRUE(guard_of("mlt0"));
+  });
+}
+
+TEST(KeptPort, OfAnotherHostIsMadeFromWhatItsOwnShows) {
+  in_namespace([] {
+    const bool vlans = test::shell_says("ip link add br0 type bridge vlan_filtering 1 2>/dev/null");
+    run_shell((vlans ? "" : "ip link add br0 type bridge && ") + std::string{"ip link set br0 up"});
+    const test::TempDir directory;
+    const auto file = directory.file("policy.json");
+    const auto martlet = [](const std::string& words) {
+      const auto outcome = test::run({.command = {"sh", "-c", "exec " MARTLET_PROGRAM " net " + words}});
+      EXPECT_EQ(outcome.exit_code, 0) << words << outcome;
+      return outcome.out;
+    };
+    martlet(std::string{"port p --owner 65534 rate=3M burst=256K isolated=on mtu=1400 pcap=a,,b.pcapng"} +
+            (vlans ? " vlans=10-20+30,native=15" : ""));
+    martlet("show --port p > " + file);
+    const auto shown = test::read_file(file);
+    martlet("port p --delete");
+    expect_nothing_left();
+    martlet("port q --owner 65534 policy=" + file);
+    EXPECT_EQ(martlet("show --port q"), shown);
+    EXPECT_THAT(shown, AllOf(HasSubstr("\"mac\""), HasSubstr("a,b.pcapng"), HasSubstr(vlans ? "10-20+30" : "")));
+    martlet("port q --delete");
+    expect_nothing_left();
+  });
+}
+
 TEST(KeptPort, HoldsTheRateEachWay) {
   in_namespace([] {
     make_bridge();
@@ -140,8 +225,8 @@ TEST(KeptPort, HoldsTheRateEachWay) {
     EXPECT_NEAR(measured("jane0", [&] { flood(*far, kOther); }) / kRate, 1, 0.05);
     EXPECT_TRUE(send(*guest, {.from = kOther, .text = "foreign"}));
     EXPECT_TRUE(send(*guest, {.from = kGuest, .tags = {0x8100000a}, .text = "tagged"}));
-    EXPECT_EQ(PortGuard::read("jane0")->foreign_senders, 1U);
-    EXPECT_EQ(PortGuard::read("jane0")->foreign_vlans, 1U);
+    EXPECT_EQ(guard_of("jane0")->foreign_senders, 1U);
+    EXPECT_EQ(guard_of("jane0")->foreign_vlans, 1U);
   });
 }
 

@@ -15,13 +15,15 @@
 #include "net/port_shaper.h"
 #include "net/tap.h"
 #include "tests/ports/frames.h"
+#include "tests/ports/left.h"
 #include "tests/ports/rate.h"
 #include "tests/support/namespace.h"
 
 namespace martlet {
 namespace {
 
-using test::arrived, test::error_of, test::in_namespace, test::measured, test::run_shell, test::send, test::shell_says;
+using test::arrived, test::error_of, test::guard_of, test::in_namespace, test::measured, test::run_shell, test::send,
+    test::shell_says;
 using testing::ElementsAre, testing::HasSubstr, testing::IsEmpty;
 
 constexpr const char* kBridge = "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up";
@@ -77,7 +79,7 @@ TEST(Port, OfOneVlanHearsThatOneOnly) {
     EXPECT_THAT(arrived(*c), IsEmpty());
     EXPECT_THAT(arrived(*a), IsEmpty());
     EXPECT_THAT(arrived(*other), IsEmpty());
-    EXPECT_EQ(PortGuard::read(a->name())->foreign_vlans, 4U);
+    EXPECT_EQ(guard_of(a->name())->foreign_vlans, 4U);
     EXPECT_EQ(read(a->name()).vlans, access(10));
     EXPECT_EQ(read(other->name()).vlans, PortVlans{});
   });
@@ -262,8 +264,7 @@ TEST(Port, ManyComeAndGoAtOnce) {
       EXPECT_EQ(read(ports[i]->name()).mac, mac(i));
     }
     ports.clear();
-    NetlinkSocket nftables{NETLINK_NETFILTER};
-    EXPECT_THAT(nft_tables(nftables), IsEmpty());
+    EXPECT_THAT(nft_tables(), IsEmpty());
     EXPECT_EQ(Rtnetlink{}.links().size(), 2U);  // lo, br0
   });
 }
@@ -288,11 +289,10 @@ TEST(Port, NothingIsLeftWheneverItsProcessIsKilled) {
         }
       }
       std::this_thread::sleep_for(round * step);
-      NetlinkSocket nftables{NETLINK_NETFILTER};
-      halfway += nft_tables(nftables).empty() ? 0 : 1;
+      halfway += nft_tables().empty() ? 0 : 1;
       ::kill(owner, SIGKILL);
       ::waitpid(owner, nullptr, 0);
-      EXPECT_THAT(nft_tables(nftables), IsEmpty()) << round;
+      EXPECT_THAT(nft_tables(), IsEmpty()) << round;
       EXPECT_EQ(Rtnetlink{}.links().size(), 2U) << round;
     }
     EXPECT_GT(halfway, 0);
