@@ -22,6 +22,7 @@ constexpr const char* kForeignVlans = "foreign-vlans";
 constexpr std::uint32_t kSender = 6;
 constexpr std::uint32_t kType = 12;
 constexpr std::uint32_t kTag = 14;
+constexpr std::uint32_t kTypeInTag = 16;
 using Word = std::array<std::uint8_t, 2>;
 constexpr Word kVlanTag = {0x81, 0x00};
 constexpr Word kServiceTag = {0x88, 0xa8};
@@ -51,6 +52,12 @@ void add_rules(NftBatch& batch, const std::string& table, const PortGuard::Port&
     rule([&](NftRule& it) { it.ethernet(kSender, 6).is_not(*port.guest).count(kForeignSenders).drop(); });
     rule([&](NftRule& it) { it.ethernet(kType, 2).is(kServiceTag).count(kForeignVlans).drop(); });
     if (!port.vlans.is_access()) {
+      // A tag in a tag: where the outer one is another port's native VLAN, that port would send the inner one out.
+      for (const auto& inner : {kVlanTag, kServiceTag}) {
+        rule([&](NftRule& it) {
+          it.ethernet(kType, 2).is(kVlanTag).ethernet(kTypeInTag, 2).is(inner).count(kForeignVlans).drop();
+        });
+      }
       for (const auto& range : port.vlans.ranges) {
         rule([&](NftRule& it) {
           it.ethernet(kType, 2).is(kVlanTag).ethernet(kTag, 2).mask(kVlanId);

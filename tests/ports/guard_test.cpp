@@ -78,6 +78,10 @@ TEST(PortGuard, ATrunkHasItsOwnTagsOnly) {
                            .guest = kGuest,
                            .vlans = {.ranges = {{10, 20}, {0x101, 0x101}}}},
                           PortGuard::Life::Socket};
+    for (const std::uint32_t inner : {0x8100000bU, 0x81000014U, 0x88a8000aU}) {  // a tag in a tag of its own
+      EXPECT_TRUE(send(*trunk, {.from = kGuest, .tags = {0x8100000a, inner}, .text = "hop"}));
+      EXPECT_TRUE(send(*trunk, {.from = kGuest, .tags = {0x8100600a, inner, 0x8100000a}, .text = "hop"}));
+    }
     for (const std::uint32_t id : {0U, 9U, 10U, 15U, 20U, 21U, 0x100U, 0x101U, 0x102U, 0xfffU, 0x6014U}) {
       EXPECT_TRUE(send(*trunk, {.from = kGuest, .tags = {0x81000000U | id}, .text = "it"}));
       EXPECT_TRUE(send(*trunk, {.from = kOther, .tags = {0x81000000U | id}, .text = "foreign"}));
@@ -88,7 +92,7 @@ TEST(PortGuard, ATrunkHasItsOwnTagsOnly) {
     const auto state = guard_of(trunk->name());
     ASSERT_TRUE(state);
     EXPECT_EQ(state->foreign_senders, 11U);
-    EXPECT_EQ(state->foreign_vlans, 11U + 6U);
+    EXPECT_EQ(state->foreign_vlans, 6U + 11U + 6U);
   });
 }
 

@@ -131,6 +131,17 @@ TEST(Port, WantsABridgeThatTellsVlansApart) {
   });
 }
 
+TEST(Port, ATagInATagLeadsIntoNoOtherVlan) {
+  in_filtering_namespace([] {
+    const auto trunk = plug(1, {.vlans = {.ranges = {{10, 10}, {12, 12}}}});
+    const auto other = plug(2, {.spoof = Spoof::Allow, .vlans = {.ranges = {{10, 10}, {20, 20}}, .native = 10}});
+    EXPECT_TRUE(send(*trunk, {.from = mac(1), .tags = {0x8100000a, 0x81000014}, .text = "hop"}));
+    EXPECT_TRUE(send(*trunk, {.from = mac(1), .tags = {0x8100000a}, .text = "ten"}));
+    EXPECT_THAT(arrived(*other), ElementsAre("ten"));
+    EXPECT_EQ(guard_of(trunk->name())->foreign_vlans, 1U);
+  });
+}
+
 TEST(Port, IsolatedOnesReachTheOthersOnly) {
   in_namespace([] {
     run_shell(kBridge);
