@@ -156,6 +156,8 @@ void start_dnsmasq(const SwitchOptions& options) {
   }
 }
 
+bool dnsmasq_runs(const std::string& name) { return !processes_of(name).empty(); }
+
 void stop_dnsmasq(const std::string& name) {
   for (const auto& pid : processes_of(name)) {
     end_process(pid, name);

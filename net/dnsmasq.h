@@ -13,6 +13,7 @@ namespace martlet {
 void refuse_without_dnsmasq(const std::string& name);
 /// Throws HostError with dnsmasq's own words when it does not start.
 void start_dnsmasq(const SwitchOptions& options);
+[[nodiscard]] bool dnsmasq_runs(const std::string& name);
 /// Returns when it has ended. None is no error.
 void stop_dnsmasq(const std::string& name);
 

@@ -17,6 +17,7 @@ namespace martlet {
 namespace {
 
 constexpr const char* kAllVlans = "\n[BridgeVLAN]\nVLAN=1-4094\nPVID=1\nEgressUntagged=1\n";
+constexpr const char* kUplink = "-uplink.network";
 constexpr const char* kFolder = "/etc/systemd/network";
 
 std::string path_of(const std::string& name, std::string_view rest) {
@@ -24,14 +25,20 @@ std::string path_of(const std::string& name, std::string_view rest) {
 }
 
 std::string network_of_host(const NetworkdSwitch& it) {
-  std::string text;
+  if (it.addresses.empty()) {
+    return "DHCP=yes\n";
+  }
+  std::string text = it.leases_ipv4 ? "DHCP=ipv4\n" : "";
   for (const auto& address : it.addresses) {
     text += "Address=" + to_string(address) + "\n";
   }
-  for (const auto& gateway : it.gateways) {
-    text += "Gateway=" + gateway + "\n";
+  for (const auto& gateway : it.gateways) {  // those of leased addresses come with them
+    const int family = gateway.find(':') == std::string::npos ? AF_INET : AF_INET6;
+    if (std::ranges::find(it.addresses, family, &HostAddress::family) != it.addresses.end()) {
+      text += "Gateway=" + gateway + "\n";
+    }
   }
-  return it.addresses.empty() ? "DHCP=yes\n" : text;
+  return text;
 }
 
 std::string network_of_guests(const SwitchOptions& options) {
@@ -71,7 +78,7 @@ std::vector<NetworkdFile> networkd_files(const NetworkdSwitch& it) {
        .text = fmt::format("{}[Match]\nName={}\n\n[Network]\n{}", begin, name,
                            external ? network_of_host(it) : network_of_guests(options))}};
   if (external) {
-    files.push_back({.path = path_of(name, "-uplink.network"),
+    files.push_back({.path = path_of(name, kUplink),
                      .text = fmt::format("{}[Match]\nName={}\n\n[Network]\nBridge={}\n{}", begin, options.uplink, name,
                                          it.tells_vlans_apart ? kAllVlans : "")});
   }
@@ -89,12 +96,19 @@ void write_networkd_files(const NetworkdSwitch& it) {
   }
 }
 
-void remove_networkd_files(const SwitchOptions& options) {
-  for (const auto& file : networkd_files({.mark = {.options = options}})) {
-    if (::access(file.path.c_str(), F_OK) == 0 && ::unlink(file.path.c_str()) != 0) {
-      fail_errno(errno, "cannot remove " + file.path);
+int remove_networkd_files(const std::string& name) {
+  int removed = 0;
+  for (const auto* const rest : {".netdev", ".link", ".network", kUplink}) {
+    const auto path = path_of(name, rest);
+    if (::access(path.c_str(), F_OK) != 0) {
+      continue;
     }
+    if (::unlink(path.c_str()) != 0) {
+      fail_errno(errno, "cannot remove " + path);
+    }
+    ++removed;
   }
+  return removed;
 }
 
 }  // namespace martlet

@@ -14,9 +14,10 @@ struct NetworkdSwitch {
   MacAddress address{};
   bool tells_vlans_apart =
       false;  ///< as far as this kernel's bridges can; networkd sets nothing where it cannot set all
-  /// External: what the host has there, and the gateways of its default routes. Without: by DHCP.
+  /// External: what the host has there for good, and the gateways of its default routes. Without: by DHCP.
   std::vector<HostAddress> addresses{};
   std::vector<std::string> gateways{};
+  bool leases_ipv4 = false;  ///< it has an IPv4 address by DHCP
 };
 
 struct NetworkdFile {
@@ -27,7 +28,7 @@ struct NetworkdFile {
 
 /// Throws HostError: some may be written then.
 void write_networkd_files(const NetworkdSwitch& it);
-/// Those that are there.
-void remove_networkd_files(const SwitchOptions& options);
+/// Those of this switch that are there: how many. Throws HostError.
+int remove_networkd_files(const std::string& name);
 
 }  // namespace martlet

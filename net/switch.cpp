@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <net/if.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -181,17 +182,18 @@ void clear_surroundings(const std::string& name) {
   remove_switch_filter(name);
 }
 
-/// Takes away `bridge` and all that Martlet put around it, as far as it is there.
+/// Takes away `bridge` and all that Martlet put around it, as far as it is there. What its filter forbids stays so
+/// until nothing can pass.
 void tear_down(Rtnetlink& netlink, const Link& bridge, SwitchMark mark) {
   mark.finished = false;
   set_mark(netlink, bridge.index, mark);
-  clear_surroundings(bridge.name);
-  if (mark.options.persistent) {
-    remove_networkd_files(mark.options);
-  }
   if (mark.options.mode == SwitchMode::External) {
     leave_uplink(netlink, bridge, mark);
+  } else {
+    expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Down}), bridge.name, "set it down");
   }
+  clear_surroundings(bridge.name);
+  static_cast<void>(remove_networkd_files(bridge.name));
   if (const int error = netlink.remove(bridge.index); error != ENODEV) {
     expect_done(error, bridge.name, "delete it");
   }
@@ -202,9 +204,13 @@ void make_persistent(Rtnetlink& netlink, const SwitchMark& mark, SwitchNews& new
   const auto bridge = netlink.find(name);
   NetworkdSwitch again{.mark = mark, .address = bridge ? bridge->address : MacAddress{}};
   for (const auto& it : host_addresses()) {
-    if (bridge && it.index == bridge->index && it.is_lasting && !it.is_link_local) {
+    if (!bridge || it.index != bridge->index || it.is_link_local) {
+      continue;
+    }
+    if (it.is_lasting) {
       again.addresses.push_back(it.address);
     }
+    again.leases_ipv4 |= !it.is_lasting && it.address.family == AF_INET;
   }
   again.gateways = bridge ? default_gateways(bridge->index) : std::vector<std::string>{};
   again.tells_vlans_apart = bridge && read_bridge_vlans(netlink, bridge->index).filtering;
@@ -217,21 +223,14 @@ void make_persistent(Rtnetlink& netlink, const SwitchMark& mark, SwitchNews& new
 
 // --- What makes a bridge a switch of each mode
 
-void make_private(Rtnetlink& netlink, const Link& bridge) {
-  [[maybe_unused]] const int without_ipv6 = netlink.forbid_ipv6_address(bridge.index);
-  add_switch_filter({.name = bridge.name, .mode = SwitchMode::Private});
-  expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Up}), bridge.name, "set it up");
-}
-
 /// IPv4 packets go on from one interface to another. Says so where they did not before.
 void forward_packets(const std::string& name, SwitchNews& news) {
   constexpr const char* kSwitch = "/proc/sys/net/ipv4/ip_forward";
-  const Fd fd = open_file(kSwitch, O_RDWR);
   char now = 0;
-  if (::read(fd.get(), &now, 1) == 1 && now != '0') {
+  if (::read(open_file(kSwitch, O_RDONLY).get(), &now, 1) == 1 && now != '0') {
     return;
   }
-  if (::pwrite(fd.get(), "1", 1, 0) != 1) {
+  if (::write(open_file(kSwitch, O_WRONLY).get(), "1", 1) != 1) {
     fail_errno(errno, fmt::format("switch {}: cannot set {}", name, kSwitch));
   }
   news.lines.push_back(
@@ -240,18 +239,40 @@ void forward_packets(const std::string& name, SwitchNews& news) {
                   name));
 }
 
-void make_internal(Rtnetlink& netlink, const Link& bridge, const SwitchOptions& wanted, SwitchNews& news) {
-  add_switch_filter(wanted);
+/// An internal or a private one: what of it is not there yet. Returns what that was.
+std::vector<std::string> furnish(Rtnetlink& netlink, const Link& bridge, const SwitchOptions& wanted) {
+  std::vector<std::string> added;
+  if (wanted.mode == SwitchMode::Private) {
+    [[maybe_unused]] const int without_ipv6 = netlink.forbid_ipv6_address(bridge.index);
+  }
+  if (!has_switch_filter(wanted.name)) {
+    add_switch_filter(wanted);
+    added.emplace_back("its filter");
+  }
   expect_done(netlink.change(bridge.index, {.state = LinkChange::State::Up}), bridge.name, "set it up");
   for (const auto& address : wanted.addresses) {
-    expect_done(add_host_address(netlink, bridge.index, address), bridge.name, "add " + to_string(address));
+    if (const int error = add_host_address(netlink, bridge.index, address); error != EEXIST) {
+      expect_done(error, bridge.name, "add " + to_string(address));
+      added.push_back(to_string(address));
+    }
   }
-  if (wanted.dhcp) {
+  if (wanted.dhcp && !dnsmasq_runs(wanted.name)) {
     start_dnsmasq(wanted);
+    added.emplace_back("dnsmasq");
   }
+  return added;
+}
+
+/// A switch that is there, but for what others took away: a reload of nftables.service, for one, takes the filter.
+void mend(Rtnetlink& netlink, const Link& bridge, const SwitchOptions& wanted, SwitchNews& news) {
+  const bool external = wanted.mode == SwitchMode::External;
+  const auto added = external ? std::vector<std::string>{} : furnish(netlink, bridge, wanted);
   if (wanted.nat) {
     forward_packets(wanted.name, news);
   }
+  news.lines.push_back(
+      added.empty() ? fmt::format("switch {} is there already, just so", wanted.name)
+                    : fmt::format("switch {} was there without {}: made again", wanted.name, fmt::join(added, ", ")));
 }
 
 void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
@@ -299,7 +320,7 @@ SwitchNews create_switch(const SwitchOptions& wanted) {
         fail(wanted.name, fmt::format("is there with other settings ('{}'); to change them: martlet net delete {}",
                                       there->alias, wanted.name));
       }
-      news.lines.push_back(fmt::format("switch {} is there already, just so", wanted.name));
+      mend(netlink, *there, wanted, news);
       return news;
     }
     tear_down(netlink, *there, found.value_or(SwitchMark{.options = {.name = wanted.name}}));
@@ -324,22 +345,19 @@ SwitchNews create_switch(const SwitchOptions& wanted) {
   try {
     set_mark(netlink, bridge->index, mark);
     clear_surroundings(wanted.name);
-    switch (wanted.mode) {
-      case SwitchMode::Private:
-        make_private(netlink, *bridge);
-        break;
-      case SwitchMode::Internal:
-        make_internal(netlink, *bridge, wanted, news);
-        break;
-      case SwitchMode::External:
-        make_external(netlink, *bridge, *uplink);
-        break;
+    if (uplink) {
+      make_external(netlink, *bridge, *uplink);
+    } else {
+      furnish(netlink, *bridge, wanted);
     }
     if (wanted.persistent) {
       make_persistent(netlink, mark, news);
     }
     mark.finished = true;
     set_mark(netlink, bridge->index, mark);
+    if (wanted.nat) {  // last: it is not undone
+      forward_packets(wanted.name, news);
+    }
   } catch (const HostError& trouble) {
     try {
       tear_down(netlink, *bridge, mark);
@@ -362,7 +380,9 @@ SwitchNews delete_switch(const SwitchRemoval& removal) {
   const auto bridge = netlink.find(name);
   if (!bridge) {
     clear_surroundings(name);
-    news.lines.push_back(fmt::format("there is no switch {}", name));
+    const bool at_boot = remove_networkd_files(name) != 0;
+    news.lines.push_back(
+        fmt::format("there is no switch {}{}", name, at_boot ? "; nor is it made at boot any more" : ""));
     return news;
   }
   const auto mark = read_mark(*bridge);

@@ -5,6 +5,7 @@
 #include <linux/netfilter_ipv4.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -79,6 +80,11 @@ void add_switch_filter(const SwitchOptions& options) {
   }
 }
 
+bool has_switch_filter(const std::string& name) {
+  const auto tables = nft_tables();
+  return std::ranges::find(tables, table_of(name)) != tables.end();
+}
+
 void remove_switch_filter(const std::string& name) {
   for (const auto family : {Family::Inet, Family::Netdev}) {
     NetlinkSocket socket{NETLINK_NETFILTER};
@@ -86,6 +92,9 @@ void remove_switch_filter(const std::string& name) {
     batch.delete_table(table_of(name));
     const int error = batch.commit();
     const bool none = error == ENOENT || error == EOPNOTSUPP || error == EAFNOSUPPORT || error == EINVAL;
+    if (error == EPERM) {
+      throw HostError{fmt::format("switch {}: cannot take its filter away: needs CAP_NET_ADMIN; run as root", name)};
+    }
     if (error != 0 && !none) {
       fail_errno(error, fmt::format("switch {}: cannot take its filter away (nftables)", name));
     }

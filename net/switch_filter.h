@@ -11,6 +11,7 @@ namespace martlet {
 /// A table of nftables of the switch's own. Throws HostError, and nothing is left.
 void add_switch_filter(const SwitchOptions& options);
 
+[[nodiscard]] bool has_switch_filter(const std::string& name);
 /// One that is not there is no error. Throws HostError.
 void remove_switch_filter(const std::string& name);
 

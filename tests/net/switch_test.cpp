@@ -261,7 +261,13 @@ TEST(Switch, PersistentIsWhatNetworkdMakesAgainUntilItIsDeleted) {
                                            testing::Not(HasSubstr("fe80"))));
     EXPECT_THAT(text("br0-uplink.network"), HasSubstr("Name=eth0\n\n[Network]\nBridge=br0\n"));
     EXPECT_THAT(create_switch(options).lines.at(0), HasSubstr("there already"));
-    unmake("br1");
+    unmake("br0");
+    run_shell("ip link delete br1");  // by somebody else
+    EXPECT_THAT(delete_switch({.name = "br1"}).lines.at(0),
+                HasSubstr("no switch br1; nor is it made at boot any more"));
+    EXPECT_EQ(output_of("ls /etc/systemd/network"), "");
+    make(options);
+    run_shell("ip link delete br0");
     unmake("br0");
     EXPECT_EQ(output_of("ls /etc/systemd/network"), "");
     EXPECT_THAT(refusal({.name = "br0", .mode = SwitchMode::Private, .persistent = true}), HasSubstr("at each boot"));

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,6 +21,14 @@ namespace martlet::test {
 inline void run_shell(const std::string& command) { EXPECT_EQ(::system(command.c_str()), 0) << command; }
 [[nodiscard]] inline bool shell_says(const std::string& command) { return ::system(command.c_str()) == 0; }
 
+/// The host's own files for systemd-networkd are not these tests' to make and to delete.
+inline void hide_networkd_files() {
+  constexpr const char* kFolder = "/etc/systemd/network";
+  if (::access(kFolder, F_OK) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0) {
+    EXPECT_EQ(::mount("none", kFolder, "tmpfs", 0, nullptr), 0);
+  }
+}
+
 /// Runs `body` in a child with a network namespace of its own; its failures become the test's.
 inline void in_namespace(const std::function<void()>& body) {
   constexpr int kNoPrivilege = 77;
@@ -28,9 +37,10 @@ inline void in_namespace(const std::function<void()>& body) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::unshare(CLONE_NEWNET) != 0 || ::access("/dev/net/tun", R_OK | W_OK) != 0) {
+    if (::unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 || ::access("/dev/net/tun", R_OK | W_OK) != 0) {
       ::_exit(kNoPrivilege);
     }
+    hide_networkd_files();
     try {
       body();
     } catch (const std::exception& error) {
