@@ -90,9 +90,17 @@ class Ears {
     }
   }
   [[nodiscard]] bool heard(const std::string& text) const { return heard_.contains(text); }
-  /// Whether its wire carried this to it.
+  /// Whether its wire carried this, to it or from it.
   [[nodiscard]] bool seen(const std::string& text) const {
     return std::ranges::any_of(frames_, [&](const auto& frame) { return frame.find(text) != std::string::npos; });
+  }
+  /// Whether its wire carried an ARP packet of this sender's (RFC 826).
+  [[nodiscard]] bool seen_arp_of(const std::string& ip4) const {
+    std::string sender(4, '\0');
+    ::inet_pton(AF_INET, ip4.c_str(), sender.data());
+    return std::ranges::any_of(frames_, [&](const auto& frame) {
+      return frame.size() >= 42 && frame.substr(12, 2) == "\x08\x06" && frame.substr(28, 4) == sender;
+    });
   }
 
  private:
@@ -139,15 +147,44 @@ inline bool knows(const Party& from, const Party& to) {
 /// By pair: the ways that arrive.
 using Reached = std::map<std::string, std::string>;
 
+/// How Ethernet addresses are known: asked for, or given, so that frames go out though nobody would have answered.
+enum class Neighbours { Asked, Given };
+
+/// Tells everybody everybody's Ethernet address, as if all were on one wire.
+inline void give_neighbours(const Parties& parties) {
+  const auto device_of = [](const Party& party) { return party.device.empty() ? std::string{"br0"} : party.device; };
+  for (const auto& [name, to] : parties) {
+    const auto mac = to.inside([&] { return to_string(Rtnetlink{}.find(device_of(to))->address); });
+    for (const auto& [other, from] : parties) {
+      if (name != other) {
+        from.inside([&] {
+          for (const auto& ip : {to.ip4, to.ip6}) {
+            run_shell(fmt::format("ip neigh replace {} lladdr {} dev {} nud permanent", ip, mac, device_of(from)));
+          }
+          return 0;
+        });
+      }
+    }
+  }
+}
+
 /// Sends everything to everybody and tells what arrived: "a>b A46B" says that ARP, IPv4, IPv6 and broadcasts did.
-inline Reached reach(const Parties& parties, const Reached& expected) {
+/// Where neighbours are given ARP is none of it.
+inline Reached reach(const Parties& parties, Reached expected, Neighbours neighbours) {
   static unsigned round = 0;  // what is late is not taken for what comes after
   ++round;
+  const bool given = neighbours == Neighbours::Given;
   for (const auto& [name, party] : parties) {
     party.inside([] {
-      run_shell("ip neigh flush all");
+      run_shell("ip neigh flush all; ip neigh flush all nud permanent");
       return 0;
     });
+  }
+  if (given) {
+    give_neighbours(parties);
+    for (auto& [pair, ways] : expected) {
+      std::erase(ways, 'A');
+    }
   }
   std::map<std::string, Ears> ears;
   for (const auto& [name, party] : parties) {
@@ -174,7 +211,7 @@ inline Reached reach(const Parties& parties, const Reached& expected) {
     }
     each_pair([&](const std::string& pair, const std::string& from, const std::string& to) {
       auto& ways = all[pair];
-      ways += knows(parties.at(from), parties.at(to)) ? "A" : "";
+      ways += !given && knows(parties.at(from), parties.at(to)) ? "A" : "";
       for (const char way : {'4', '6', 'B'}) {
         ways += ears.at(to).heard(label(round, from, to, way)) ? std::string{way} : "";
       }
@@ -188,10 +225,16 @@ inline Reached reach(const Parties& parties, const Reached& expected) {
   std::this_thread::sleep_for(std::chrono::milliseconds{300});  // for what may not come and yet does
   const auto result = heard();
   each_pair([&](const std::string& pair, const std::string& from, const std::string& to) {
+    const auto& ways = expected.at(pair);
     for (const char way : {'4', '6', 'B'}) {
-      const bool may = expected.at(pair).find(way) != std::string::npos;
+      const bool may = ways.find(way) != std::string::npos;
       EXPECT_FALSE(!may && ears.at(to).seen(label(round, from, to, way))) << pair << " by " << way << " is on its wire";
+      if (given && parties.at(from).where != nullptr) {
+        EXPECT_TRUE(ears.at(from).seen(label(round, from, to, way))) << pair << " by " << way << " was never sent";
+      }
     }
+    const bool may_ask = given || ways.find('A') != std::string::npos;
+    EXPECT_FALSE(!may_ask && ears.at(to).seen_arp_of(parties.at(from).ip4)) << pair << ": ARP is on its wire";
   });
   return result;
 }
