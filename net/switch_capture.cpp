@@ -86,6 +86,15 @@ int attach(const Fd& socket, std::vector<sock_filter> filter) {
   return ::setsockopt(socket.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
+Fd packet_socket() {
+  Fd socket{::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};  // nothing comes before bind()
+  if (!socket && errno == EPERM) {
+    throw HostError{"a capture of a switch needs CAP_NET_RAW; run it as root"};
+  }
+  check(socket.get(), "packet socket");
+  return socket;
+}
+
 }  // namespace
 
 SwitchCapture::SwitchCapture(EventLoop& loop, const Options& options)
@@ -95,8 +104,13 @@ SwitchCapture::SwitchCapture(EventLoop& loop, const Options& options)
   if (!bridge || bridge->kind != "bridge") {
     throw HostError{fmt::format("{}: there is no such switch; martlet net list shows what there is", options_.name)};
   }
-  file_ = open_capture(options_.file, "");
-  check(::fcntl(file_.get(), F_SETFL, 0), options_.file);  // wait for a slow pipe
+  static_cast<void>(packet_socket());  // who may not is told so before there is a file
+  if (options_.file == "-") {          // as it was opened: for appending, perhaps
+    file_ = Fd{check(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0), "stdout")};
+  } else {
+    file_ = open_capture(options_.file, "");
+    check(::fcntl(file_.get(), F_SETFL, 0), options_.file);  // wait for a slow pipe
+  }
   write(pcapng::section("Martlet"));
   const bool vlans = read_bridge_vlans(netlink, bridge->index).filtering;
   const auto native = [&](int index) -> std::uint16_t {
@@ -117,11 +131,7 @@ SwitchCapture::~SwitchCapture() {
 }
 
 void SwitchCapture::add_port(const std::string& name, int index, bool host, std::uint16_t native) {
-  Fd socket{::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};  // nothing comes before bind()
-  if (!socket && errno == EPERM) {
-    throw HostError{"a capture of a switch needs CAP_NET_RAW; run it as root"};
-  }
-  check(socket.get(), "packet socket");
+  Fd socket = packet_socket();
   const int yes = 1;
   const auto set = [&](int level, int option, int value) {
     return ::setsockopt(socket.get(), level, option, &value, sizeof value);

@@ -19,7 +19,7 @@ class SwitchCapture {
  public:
   struct Options {
     std::string name{};
-    std::string file{};
+    std::string file{};                   ///< "-": stdout
     std::optional<std::uint16_t> vlan{};  ///< only frames of this one
   };
   /// Throws HostError.

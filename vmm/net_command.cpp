@@ -150,13 +150,9 @@ struct Capture {
 };
 
 void capture(const Capture& given) {
-  auto options = given.options;
-  if (options.file == "-") {
-    options.file = "/dev/stdout";
-  }
   EventLoop loop;
   SignalWatch signals{SIGINT, SIGTERM, SIGHUP};
-  SwitchCapture switch_capture{loop, options};
+  SwitchCapture switch_capture{loop, given.options};
   signals.deliver(loop, [&loop](int) { loop.stop(); });
   loop.run();
   const auto counts = switch_capture.finish();

@@ -77,6 +77,8 @@ TEST(BadInput, IsToldInOneLineAndNothingIsHalfMade) {
         {"net show br7", "there is no switch br7"},
         {"net show --port eth0", "eth0 is no port of a bridge"},
         {"net capture br7", "br7"},
+        {"net capture other --vlan 4095", "--vlan"},
+        {"net capture other --vlan 0", "--vlan"},
         {"run /dev/null -n bridge=other,vlan=4095", "'4095' is no VLAN"},
         {"run /dev/null -n bridge=other,policy=/nowhere", "policy=/nowhere: cannot be read"},
     };
@@ -87,6 +89,10 @@ TEST(BadInput, IsToldInOneLineAndNothingIsHalfMade) {
     expect_refused("net create br0", "CAP_NET_ADMIN", nobody);
     expect_refused("net create br0 --mode external --uplink eth0 --move-default-route", "CAP_NET_ADMIN", nobody);
     expect_refused("net port p --owner 65534 --bridge other", "CAP_NET_ADMIN", nobody);
+    expect_refused("net capture other", "CAP_NET_RAW", nobody);
+    expect_refused("net delete br0", "CAP_NET_ADMIN", nobody);
+    run_shell("ip link add br0 type bridge && ip link set br0 alias 'martlet internal' up");
+    expect_refused("net delete br0", "CAP_NET_ADMIN", nobody);
     expect_refused("net port p --owner 65534 --bridge narrow mtu=1401",
                    "the network carries 1400; raise it there first: ip link set eth2 mtu 1401");
   });

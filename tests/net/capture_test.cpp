@@ -2,8 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <csignal>
+
 #include "net/port_bridge.h"
+#include "net/port_guard.h"
 #include "net/switch_capture.h"
+#include "net/tap.h"
 #include "tests/net/reach.h"
 #include "tests/net/switches.h"
 #include "tests/support/subprocess.h"
@@ -58,6 +64,36 @@ TEST(SwitchCapture, OfOneVlanHasWhatItsAccessPortsSendUntagged) {
       EXPECT_EQ(packet.bytes.substr(14), "from " + port.replace(0, 1, "g"));
     }
     EXPECT_NE(file.packets[0].interface, file.packets[1].interface);
+  });
+}
+
+TEST(SwitchCapture, HasWhatAPortsFilterDropsAfterIt) {
+  in_namespace([] {
+    run_shell("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+    make({.name = "br0"});
+    const auto tap = Tap::on_bridge({.bridge = "br0", .guest = {0x52, 0x54, 0, 0, 0, 1}});
+    EventLoop loop;
+    SwitchCapture capture{loop, {.name = "br0", .file = "/dev/null"}};
+    std::array<std::uint8_t, NetBackend::kHeaderSize + 60> frame{};
+    std::fill_n(frame.begin() + NetBackend::kHeaderSize, 6, std::uint8_t{0xff});  // from nobody
+    const iovec whole{frame.data(), frame.size()};
+    EXPECT_EQ(tap->send(0, {&whole, 1}), static_cast<std::ptrdiff_t>(frame.size()));
+    EXPECT_EQ(PortGuard::read(tap->name(), Rtnetlink{}.find(tap->name())->index)->foreign_senders, 1U);
+    EXPECT_EQ(capture.finish().seen, 1U);
+  });
+}
+
+TEST(SwitchCapture, ToStdoutGoesOnWhereThatIs) {
+  in_namespace([] {
+    make({.name = "br0"});
+    const TempDir directory;
+    const auto path = directory.file("all");
+    run_shell("echo before >" + path);
+    Subprocess capture{{.command = {"sh", "-c", "exec " MARTLET_PROGRAM " net capture br0 >>\"$0\"", path}}};
+    ASSERT_TRUE(capture.wait_until([&] { return read_file(path).size() > 60; }));  // its head is there
+    capture.send_signal(SIGINT);
+    EXPECT_EQ(capture.wait().exit_code, 0);
+    EXPECT_TRUE(read_file(path).starts_with("before\n\x0a\x0d\x0d\x0a"));
   });
 }
 
