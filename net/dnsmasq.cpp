@@ -65,6 +65,7 @@ std::vector<std::string> arguments(const SwitchOptions& options) {
       words.push_back(fmt::format("--dhcp-range={},{},12h", text_of_ip(first.address()), text_of_ip(last.address())));
     } else {
       words.emplace_back("--enable-ra");
+      words.push_back(fmt::format("--ra-param={},0,0", options.name));  // no default router: nothing is forwarded
       words.push_back(fmt::format("--dhcp-range={},ra-stateless,{}", text_of_ip(network.address()), address.prefix));
     }
   }

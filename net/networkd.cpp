@@ -52,7 +52,8 @@ std::string network_of_guests(const SwitchOptions& options) {
   text += leases ? "DHCPServer=yes\n" : "";
   text += options.nat ? "IPMasquerade=ipv4\n" : "";
   if (advertised) {
-    text += fmt::format("IPv6SendRA=yes\n\n[IPv6Prefix]\nPrefix={}\n", to_string(six->network()));
+    text += fmt::format("IPv6SendRA=yes\n\n[IPv6SendRA]\nRouterLifetimeSec=0\n\n[IPv6Prefix]\nPrefix={}\n",
+                        to_string(six->network()));
   }
   return text;
 }

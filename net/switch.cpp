@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "net/bridge.h"
@@ -25,15 +27,21 @@
 namespace martlet {
 namespace {
 
-constexpr std::size_t kMaxAlias = 256;  // IFALIASZ
+constexpr std::size_t kMaxAlias = 256;         // IFALIASZ
+constexpr std::chrono::seconds kPatience{60};  // a switch with a thousand routes to move takes a while
 
 /// One at a time in this network namespace, whose file is the lock: it goes with the process.
 Fd lock_namespace() {
   Fd fd = open_file("/proc/self/ns/net", O_RDONLY);
-  while (::flock(fd.get(), LOCK_EX) != 0) {
-    if (errno != EINTR) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) {
       fail_errno(errno, "/proc/self/ns/net: cannot lock");
     }
+    if (std::chrono::steady_clock::now() > end) {
+      throw HostError{"another martlet net create or delete is at work here and does not end"};
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds{10});
   }
   return fd;
 }
@@ -300,11 +308,15 @@ void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
 
 }  // namespace
 
-SwitchNews create_switch(const SwitchOptions& wanted) {
-  refuse_nonsense(wanted);
+SwitchNews create_switch(const SwitchOptions& asked) {
+  refuse_nonsense(asked);
   SwitchNews news;
   const auto lock = lock_namespace();
   Rtnetlink netlink;
+  auto wanted = asked;
+  if (const auto uplink = asked.uplink.empty() ? std::nullopt : netlink.find(asked.uplink)) {
+    wanted.uplink = uplink->name;  // asked for by another of its names
+  }
   SwitchMark mark{.options = wanted};
   if (const auto there = netlink.find(wanted.name)) {
     const auto found = read_mark(*there);

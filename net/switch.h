@@ -34,8 +34,9 @@ struct SwitchNews {
   std::vector<std::string> lines{};
 };
 
-/// Makes the switch. One that is there just so is left alone, and that is said. Throws HostError, and nothing is left.
-[[nodiscard]] SwitchNews create_switch(const SwitchOptions& wanted);
+/// Makes the switch. Of one that is there what others took is put back, or nothing is done, and that is said. Throws
+/// HostError, and nothing is left.
+[[nodiscard]] SwitchNews create_switch(const SwitchOptions& asked);
 
 struct SwitchRemoval {
   std::string name{};

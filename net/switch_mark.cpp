@@ -73,7 +73,11 @@ std::optional<SwitchMark> read_mark(const Link& link) {
     if (word.starts_with(kUplink)) {
       mark.options.uplink = word.substr(kUplink.size());
     } else if (word.starts_with(kAddress)) {
-      mark.options.addresses.push_back(parse_host_address(word.substr(kAddress.size()), link.name + ": alias: "));
+      try {
+        mark.options.addresses.push_back(parse_host_address(word.substr(kAddress.size()), ""));
+      } catch (const HostError&) {  // others' words
+        return std::nullopt;
+      }
     }
     mark.options.dhcp |= word == "dhcp";
     mark.options.nat |= word == "nat";

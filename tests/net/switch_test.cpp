@@ -96,6 +96,20 @@ TEST(Switch, WhatIsThereAlreadyIsLeftAndOtherSettingsAreRefused) {
   });
 }
 
+TEST(Switch, AnUplinkIsTheSameByAnyOfItsNames) {
+  in_namespace([] {
+    run_shell("ip link add eth0 type veth peer name far && ip link property add dev eth0 altname enp7s0");
+    auto options = external();
+    make(options);
+    options.uplink = "enp7s0";
+    EXPECT_THAT(create_switch(options).lines.at(0), HasSubstr("there already"));
+    unmake("br0");
+    make(options);
+    EXPECT_EQ(Rtnetlink{}.find("br0")->alias, "martlet external uplink=eth0 uplink-was-down");
+    unmake("br0");
+  });
+}
+
 TEST(Switch, OthersInterfacesAreLeftAlone) {
   in_namespace([] {
     run_shell("ip link add br0 type bridge && ip link set br0 up && ip link add eth0 type veth peer name far");
@@ -237,6 +251,7 @@ TEST(Switch, GuestsGetAddressesFromDnsmasq) {
         [] { return output_of("ip link set eth0 up; busybox udhcpc -f -q -n -t 20 -T 1 -i eth0 -s /bin/true 2>&1"); });
     EXPECT_THAT(lease, testing::ContainsRegex("lease of 10\\.0\\.1\\.[2-6] obtained"));
     guest.run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q fd01:: && exit 0; sleep 0.2; done; exit 1");
+    EXPECT_EQ(guest.inside([] { return output_of("ip -6 route show default"); }), "");  // it would lead nowhere
     static_cast<void>(delete_switch({.name = "br1", .force = true}));
     EXPECT_EQ(servers(), "");
   });
@@ -310,7 +325,9 @@ TEST(Switch, IsListedAndShownWithItsPortsAndWhoHoldsThem) {
   in_namespace([] {
     make({.name = "br1", .addresses = {ip("10.0.0.1/24")}});
     make({.name = "br2", .mode = SwitchMode::Private});
-    run_shell("ip link add br3 type bridge");
+    run_shell(
+        "ip link add br3 type bridge alias 'martlet internal address=nowhere' 2>/dev/null || "
+        "{ ip link add br3 type bridge && ip link set br3 alias 'martlet internal address=nowhere'; }");
     const auto tap = Tap::on_bridge({.bridge = "br1", .guest = {0x52, 0x54, 0, 0, 0, 1}});
     const auto list = net_json({"list"});
     ASSERT_EQ(list.size(), 3U);
