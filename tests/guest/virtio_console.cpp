@@ -1,7 +1,8 @@
 // The console device: the ports' handshake, then whatever comes in on the console (port 0) and on the port
 // named by port=NAME goes back out on it, up to and including an end-of-transmission. multiport=0: the console
 // alone, without control queues. hostile=1: before that, requests and rings that break the rules; with
-// control queues, and only where a device that is asked so lives on.
+// control queues, and only where a device that is asked so lives on. window=1: the console tells its window's size, and
+// once more when that has changed.
 #include "args.h"
 #include "check.h"
 #include "virtio/driver.h"
@@ -168,6 +169,29 @@ bool echo(u32 number, const Used& used) {
   return ended;
 }
 
+/// §5.3.4: columns, then rows.
+u32 window() { return driver.config<u32>(0); }
+void tell_of_window(u32 size) {
+  char text[] = "window 000 000\n";
+  u32 columns = size & 0xffffU;
+  u32 rows = size >> 16U;
+  for (u32 i = 0; i < 3; ++i, columns /= 10, rows /= 10) {
+    text[9 - i] = static_cast<char>('0' + columns % 10);
+    text[13 - i] = static_cast<char>('0' + rows % 10);
+  }
+  say(0, text);
+}
+void watch_window() {
+  check(driver.has(kSize), "the device has a window");
+  const u32 before = window();
+  tell_of_window(before);
+  const u64 since = read_tsc();
+  while (window() == before && read_tsc() - since < 60'000'000'000) {
+    pause();
+  }
+  tell_of_window(window());
+}
+
 bool start(bool multiport, u32& named) {
   driver.add_queue(0);
   driver.add_queue(1);
@@ -242,6 +266,9 @@ int guest_main(const HvmStartInfo& info) {
 
   offer_all(queue_in(0), input[0][0]);
   say(0, "this is the console\n");
+  if (number_word("window", 0) != 0) {
+    watch_window();
+  }
   if (named != kNone) {
     offer_all(queue_in(named), input[named][0]);
     say(named, "this is a port\n");

@@ -2,6 +2,7 @@
 // PCI and MMIO, on both rings, told of used buffers in every way there is.
 
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 
 #include <ostream>
 
@@ -112,6 +113,26 @@ void talk_to_console(const Way& way, const std::string& words) {
 }
 TEST_P(Virtio, Console) { talk_to_console(GetParam(), ""); }
 TEST_P(Virtio, ConsoleSurvivesWhatBreaksTheRules) { talk_to_console(GetParam(), " hostile=1"); }
+
+TEST_P(Virtio, ConsoleHasTheTerminalsSize) {
+  Terminal terminal;
+  const auto resize = [&](unsigned short rows, unsigned short columns) {
+    const winsize size{.ws_row = rows, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+    ASSERT_EQ(::ioctl(terminal.user(), TIOCSWINSZ, &size), 0);
+  };
+  resize(37, 111);
+  Subprocess vmm{{.command = martlet_command(
+                      guest_on(GetParam(), "virtio_console", "multiport=0 window=1", {"--console", "stdio"})),
+                  .input = Subprocess::Input::Terminal,
+                  .output = Subprocess::Output::Terminal,
+                  .terminal = &terminal}};
+  ASSERT_TRUE(vmm.wait_for("window 111 037")) << vmm.wait();
+  resize(50, 132);
+  EXPECT_TRUE(vmm.wait_for("window 132 050")) << vmm.wait();
+  vmm.type("\4");
+  const auto ended = vmm.wait();
+  EXPECT_EQ(ended.exit_code, 0) << ended;
+}
 
 INSTANTIATE_TEST_SUITE_P(Every, Virtio, testing::ValuesIn(kWays),
                          [](const auto& instance) { return std::string{instance.param.name}; });
