@@ -113,6 +113,7 @@ class Network final : public NetBackend {
     require((header.flags & ~kNeedsChecksum) == 0 && header.num_buffers == 0);
     require(header.flags == 0 || std::size_t{header.csum_start} + header.csum_offset + 2 <= length);
     require(header.gso_type == 0 || (header.flags != 0 && header.gso_size != 0 && header.hdr_len <= length));
+    require(header.gso_type == 0 || length / header.gso_size <= kMaxFrame / 8);  // segments
     return full ? -EAGAIN : static_cast<std::ptrdiff_t>(length + sizeof header);
   }
 
@@ -126,6 +127,9 @@ class Driver {
 
   std::unique_ptr<VirtQueue> make(std::uint16_t queue, std::uint64_t features) {
     avail_[queue] = 0;
+    slot_[queue] = 0;
+    wrap_[queue] = true;
+    packed_ = (features & kRingPacked) != 0;
     const auto base = rings(queue);
     std::ranges::fill(*memory_.slice(GuestAddr{base}, kRings), std::byte{0});
     return VirtQueue::make(memory_,
@@ -134,19 +138,17 @@ class Driver {
                             .descriptors = GuestAddr{base},
                             .driver = GuestAddr{base + 0x400},
                             .device = GuestAddr{base + 0x600},
-                            .features = features & ~std::uint64_t{kRingPacked}},
+                            .features = features},
                            interrupts_);
   }
   /// `readable` in pieces of `piece` bytes, then buffers to write.
   void submit(std::uint16_t queue, std::span<const std::byte> readable, std::size_t piece, std::uint32_t writable,
               int count) {
     const std::uint16_t head = next_;
-    std::uint16_t last = head;
+    std::vector<Buffer> buffers;
     const auto add = [&](std::uint64_t addr, std::uint32_t length, std::uint16_t flags) {
-      last = next_;
       next_ = static_cast<std::uint16_t>((next_ + 1) % kSize);
-      put(rings(queue) + last * sizeof(SplitDescriptor),
-          SplitDescriptor{addr, length, static_cast<std::uint16_t>(flags | kNext), next_});
+      buffers.push_back({addr, length, static_cast<std::uint16_t>(flags | kNext)});
     };
     std::uint64_t at = kBuffers + std::uint64_t{head} * 0x400;
     for (int pieces = 0; !readable.empty() && pieces < 16; ++pieces) {
@@ -161,15 +163,42 @@ class Driver {
     for (int i = 0; i < count; ++i) {
       add(0x4'0000 + std::uint64_t{next_} * 0x1000, writable, kWrite);
     }
-    const auto descriptor = rings(queue) + last * sizeof(SplitDescriptor);
-    auto end = *memory_.read<SplitDescriptor>(GuestAddr{descriptor});
-    end.flags &= static_cast<std::uint16_t>(~kNext);
-    put(descriptor, end);
-    put(rings(queue) + 0x400 + 4 + avail_[queue] % kSize * 2U, head);
-    put(rings(queue) + 0x400 + 2, ++avail_[queue]);
+    if (!buffers.empty()) {
+      buffers.back().flags &= static_cast<std::uint16_t>(~kNext);
+    }
+    if (packed_) {
+      put_packed(queue, head, buffers);
+    } else {
+      put_split(queue, head, buffers);
+    }
   }
 
  private:
+  struct Buffer {
+    std::uint64_t addr;
+    std::uint32_t length;
+    std::uint16_t flags;
+  };
+  void put_split(std::uint16_t queue, std::uint16_t head, std::span<const Buffer> buffers) {
+    auto slot = head;
+    for (const auto& buffer : buffers) {
+      const auto next = static_cast<std::uint16_t>((slot + 1) % kSize);
+      put(rings(queue) + slot * sizeof(SplitDescriptor),
+          SplitDescriptor{buffer.addr, buffer.length, buffer.flags, next});
+      slot = next;
+    }
+    put(rings(queue) + 0x400 + 4 + avail_[queue] % kSize * 2U, head);
+    put(rings(queue) + 0x400 + 2, ++avail_[queue]);
+  }
+  void put_packed(std::uint16_t queue, std::uint16_t id, std::span<const Buffer> buffers) {
+    for (const auto& buffer : buffers) {
+      const unsigned available = wrap_[queue] ? unsigned{kPackedAvail} : unsigned{kPackedUsed};
+      put(rings(queue) + slot_[queue] * sizeof(PackedDescriptor),
+          PackedDescriptor{buffer.addr, buffer.length, id, static_cast<std::uint16_t>(buffer.flags | available)});
+      slot_[queue] = static_cast<std::uint16_t>((slot_[queue] + 1) % kSize);
+      wrap_[queue] = wrap_[queue] != (slot_[queue] == 0);
+    }
+  }
   static std::uint64_t rings(std::uint16_t queue) { return kRings * (1ULL + queue); }
   template <class T>
   void put(std::uint64_t addr, const T& value) {
@@ -178,7 +207,10 @@ class Driver {
 
   const GuestMemory& memory_;
   Interrupts& interrupts_;
+  bool packed_ = false;
   std::array<std::uint16_t, 16> avail_{};
+  std::array<std::uint16_t, 16> slot_{};  // packed
+  std::array<bool, 16> wrap_{};
   std::uint16_t next_ = 0;
 };
 
@@ -197,12 +229,14 @@ void run(std::span<const std::uint8_t> bytes) {
   auto& network = *made;
   Net net{loop, std::move(made), {.mac = {0x52}}};
   Driver driver{memory, interrupts};
+  std::uint64_t rings = 0;
   const auto start = [&](std::uint64_t wanted) {
     features = wanted & net.features();
+    rings = wanted & (kEventIndex | kIndirectDescriptors | kRingPacked);
     network.features = features;
     net.start(features, interrupts);
     for (std::uint16_t i = 0; i < queues; ++i) {
-      net.start_queue(i, driver.make(i, wanted & (kEventIndex | kIndirectDescriptors)), -1);
+      net.start_queue(i, driver.make(i, rings), -1);
     }
   };
   start(features);
@@ -252,7 +286,7 @@ void run(std::span<const std::uint8_t> bytes) {
         break;
       case Operation::StartQueue:
         net.stop_queue(queue);
-        net.start_queue(queue, driver.make(queue, 0), -1);
+        net.start_queue(queue, driver.make(queue, rings), -1);
         break;
       case Operation::Restart:
         net.stop();
