@@ -140,6 +140,9 @@ void start_dnsmasq(const SwitchOptions& options) {
   const pid_t child = check(::fork(), "fork");
   if (child == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // until it has become a daemon, which has the name to be found by
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);  // what is held back here is no business of its
     ::dup2(its_end.get(), STDERR_FILENO);
     ::execv(program.c_str(), argv.data());
     ::_exit(127);

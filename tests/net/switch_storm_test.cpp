@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <random>
 #include <string>
@@ -105,6 +106,26 @@ TEST(Switch, KilledAtAnyMomentItIsDeletedOrMadeAllTheSame) {
     if (!lab) {
       EXPECT_GT(half_made, 0) << "no moment was hit";
       EXPECT_GT(half_deleted, 0) << "no moment was hit";
+    }
+  });
+}
+
+// Half-way, an uplink's addresses are nowhere, and who is logged in by them stays outside.
+TEST(Switch, EndsWhatItBeganBeforeASignalEndsIt) {
+  in_namespace([] {
+    furnish_uplink();
+    const auto before = addresses_and_routes();
+    for (int turn = 0; turn < 12; ++turn) {
+      Subprocess creation{{.command = {MARTLET_PROGRAM, "net", "create", "br0", "--mode", "external", "--uplink",
+                                       "eth0", "--move-default-route"}}};
+      ASSERT_TRUE(creation.wait_until([] { return there_is("br0"); })) << creation.wait();
+      creation.send_signal(turn % 2 == 0 ? SIGTERM : SIGINT);
+      const auto ended = creation.wait();
+      EXPECT_TRUE(ended.signal == SIGTERM || ended.signal == SIGINT || ended.exit_code == 0) << ended;
+      const auto link = Rtnetlink{}.find("br0");
+      ASSERT_TRUE(link && read_mark(*link) && read_mark(*link)->finished) << ended;
+      unmake("br0");
+      ASSERT_EQ(difference(before, addresses_and_routes()), "");
     }
   });
 }
