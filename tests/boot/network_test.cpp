@@ -17,6 +17,7 @@
 namespace martlet::test {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
@@ -98,7 +99,7 @@ struct Cards {
     return directory.file(fmt::format("{}-{}.pcapng", number, card));
   }
   [[nodiscard]] std::vector<std::string> options(const TempDir& directory) const {
-    std::vector<std::string> words;
+    std::vector<std::string> words{"--name", fmt::format("visitor{}", number)};
     for (std::size_t card = 0; card < settings.size(); ++card) {
       words.insert(words.end(),
                    {"-n", fmt::format("{},mac={},pcap={}", settings[card], mac(card), file(directory, card))});
@@ -235,6 +236,8 @@ TEST(Network, GuestsReachWhomTheirSwitchAndVlanLetThemAndNobodyElse) {
   const auto ports = other.shown()["ports"];
   EXPECT_EQ(ports.size(), 10U);
   EXPECT_THAT(ports.dump(), ContainsRegex(R"("foreign_senders":[1-9])"));
+  EXPECT_THAT(ports.dump(), AllOf(HasSubstr(R"("vlans":["10*"])"), HasSubstr(R"("vlans":["100-101"])")));
+  EXPECT_THAT(ports.dump(), AllOf(HasSubstr(R"("vm":"visitor1")"), HasSubstr(R"("vm":"visitor2")")));
   for (auto* running : {&near, &far}) {
     running->process().type("go on\n");
   }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -247,9 +248,16 @@ TEST(Switch, GuestsGetAddressesFromDnsmasq) {
     const Namespace guest;
     run_shell(
         fmt::format("ip link add p1 type veth peer name eth0 netns {} && ip link set p1 master br1 up", guest.path()));
-    const auto lease = guest.inside(
-        [] { return output_of("ip link set eth0 up; busybox udhcpc -f -q -n -t 20 -T 1 -i eth0 -s /bin/true 2>&1"); });
-    EXPECT_THAT(lease, testing::ContainsRegex("lease of 10\\.0\\.1\\.[2-6] obtained"));
+    const auto lease = guest.inside([] {
+      return output_of(
+          "ip link set eth0 up; busybox udhcpc -f -q -n -t 20 -T 1 -x hostname:visitor -i eth0 -s /bin/true 2>&1");
+    });
+    std::smatch leased;
+    ASSERT_TRUE(std::regex_search(lease, leased, std::regex{"lease of (10\\.0\\.1\\.[2-6]) obtained"})) << lease;
+    const auto answer = guest.inside([address = leased.str(1)] {
+      return output_of("ip addr add " + address + "/29 dev eth0; busybox nslookup visitor 10.0.1.1 2>&1; true");
+    });
+    EXPECT_THAT(answer, HasSubstr("Address: " + leased.str(1))) << "the DNS server knows who has a lease";
     guest.run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q fd01:: && exit 0; sleep 0.2; done; exit 1");
     EXPECT_EQ(guest.inside([] { return output_of("ip -6 route show default"); }), "");  // it would lead nowhere
     static_cast<void>(delete_switch({.name = "br1", .force = true}));
