@@ -4,63 +4,27 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <net/if.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
-#include <csignal>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "net/bridge.h"
 #include "net/dnsmasq.h"
 #include "net/host_network.h"
+#include "net/network_turn.h"
 #include "net/networkd.h"
 #include "net/port_bridge.h"
 #include "net/switch_filter.h"
 #include "vmm/base/error.h"
-#include "vmm/base/fd.h"
 
 namespace martlet {
 namespace {
 
-constexpr std::size_t kMaxAlias = 256;         // IFALIASZ
-constexpr std::chrono::seconds kPatience{60};  // a switch with a thousand routes to move takes a while
-
-/// One at a time in this network namespace, whose file is the lock: it goes with the process. What was begun is ended
-/// before a ^C or a lost terminal counts: half-way a remote host may have no address.
-class Turn {
- public:
-  Turn() : namespace_{open_file("/proc/self/ns/net", O_RDONLY)} {
-    const auto end = std::chrono::steady_clock::now() + kPatience;
-    while (::flock(namespace_.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK && errno != EINTR) {
-        fail_errno(errno, "/proc/self/ns/net: cannot lock");
-      }
-      if (std::chrono::steady_clock::now() > end) {
-        throw HostError{"another martlet net create or delete is at work here and does not end"};
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds{10});
-    }
-    sigset_t held;
-    ::sigemptyset(&held);
-    for (const int number : {SIGHUP, SIGINT, SIGTERM}) {
-      ::sigaddset(&held, number);
-    }
-    ::pthread_sigmask(SIG_BLOCK, &held, &before_);
-  }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  ~Turn() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  Fd namespace_;
-  sigset_t before_{};
-};
+constexpr std::size_t kMaxAlias = 256;  // IFALIASZ
 
 [[noreturn]] void fail(std::string_view name, std::string_view why) {
   throw HostError{fmt::format("switch {}: {}", name, why)};
@@ -327,7 +291,7 @@ void make_external(Rtnetlink& netlink, const Link& bridge, const Link& uplink) {
 SwitchNews create_switch(const SwitchOptions& asked) {
   refuse_nonsense(asked);
   SwitchNews news;
-  const Turn turn;
+  const NetworkTurn turn;
   Rtnetlink netlink;
   auto wanted = asked;
   if (const auto uplink = asked.uplink.empty() ? std::nullopt : netlink.find(asked.uplink)) {
@@ -403,7 +367,7 @@ SwitchNews create_switch(const SwitchOptions& asked) {
 SwitchNews delete_switch(const SwitchRemoval& removal) {
   const auto& name = removal.name;
   SwitchNews news;
-  const Turn turn;
+  const NetworkTurn turn;
   Rtnetlink netlink;
   const auto bridge = netlink.find(name);
   if (!bridge) {
