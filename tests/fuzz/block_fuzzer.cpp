@@ -1,6 +1,8 @@
 // A driver that sends whatever the input says to a block device on a disk in memory. The disk aborts when a
 // request reaches outside of it; here it is seen that every request is answered, once, with a status.
 
+#include <sys/epoll.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -117,9 +119,7 @@ class Machine {
       }
     }
     send(*chain);
-    while (disk_->waiting() != 0) {
-      disk_->wait();
-    }
+    settle();
     take_all(Answered::All);
     block_->stop();
   }
@@ -137,6 +137,21 @@ class Machine {
     } catch (const std::runtime_error&) {  // the ring is full, or there is nothing in it
     }
     block_->notified(0);
+  }
+  /// Until the disk has nothing more to do, nor the loop: what has had its share of a turn waits for the next one.
+  void settle() {
+    const Fd turn = make_eventfd();
+    signal_eventfd(turn.get());
+    int quiet = 0;
+    loop_.watch(turn.get(), EPOLLIN, [&](std::uint32_t) {
+      quiet = disk_->waiting() != 0 ? 0 : quiet + 1;
+      disk_->wait();
+      if (quiet == 3) {
+        loop_.stop();
+      }
+    });
+    loop_.run();
+    loop_.unwatch(turn.get());
   }
   void take_all(Answered answered) {
     while (const auto used = driver_.take_used()) {

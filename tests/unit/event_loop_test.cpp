@@ -50,6 +50,10 @@ TEST(EventLoop, CallsHandlersUntilStopped) {
   signal_eventfd(event.get());
   loop.run();
   EXPECT_EQ(calls, 3);
+  calls = 1;
+  signal_eventfd(event.get());
+  loop.run();  // again
+  EXPECT_EQ(calls, 3);
 }
 
 TEST(EventLoop, AHandlerMayUnwatchItselfAndOthers) {

@@ -133,6 +133,7 @@ void EventLoop::run() {
       }
     }
   }
+  stopped_ = false;
 }
 
 Timer::Timer(EventLoop& loop, std::function<void()> expired)

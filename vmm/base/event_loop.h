@@ -36,7 +36,7 @@ class EventLoop {
   /// throws ends run(), or comes out here if it was done here.
   void call(const std::function<void()>& task);
 
-  /// Handles events until stop(). Throws what a handler throws.
+  /// Handles events until stop(); may run again. Throws what a handler throws.
   void run();
   /// Ends run() after the current handler. From a handler, or before run().
   void stop() noexcept { stopped_ = true; }
