@@ -103,6 +103,7 @@ class Machine {
           disk_->error = input.take<std::uint8_t>() % 3 == 0 ? EIO : 0;
           break;
         case 8:
+          come_round();  // so that all is taken from the ring
           block_->stop_queue(0);
           take_all(Answered::OrDropped);
           block_->stop();
@@ -138,20 +139,27 @@ class Machine {
     }
     block_->notified(0);
   }
-  /// Until the disk has nothing more to do, nor the loop: what has had its share of a turn waits for the next one.
-  void settle() {
+  /// Gives the loop some turns: a device that has had its share of one leaves the rest for the next.
+  void come_round() {
     const Fd turn = make_eventfd();
     signal_eventfd(turn.get());
-    int quiet = 0;
+    int turns = 0;
     loop_.watch(turn.get(), EPOLLIN, [&](std::uint32_t) {
-      quiet = disk_->waiting() != 0 ? 0 : quiet + 1;
-      disk_->wait();
-      if (quiet == 3) {
+      if (++turns == 3) {
         loop_.stop();
       }
     });
     loop_.run();
     loop_.unwatch(turn.get());
+  }
+  /// Until nobody has anything more to do.
+  void settle() {
+    do {
+      while (disk_->waiting() != 0) {
+        disk_->wait();
+      }
+      come_round();
+    } while (disk_->waiting() != 0);
   }
   void take_all(Answered answered) {
     while (const auto used = driver_.take_used()) {
