@@ -115,7 +115,8 @@ TEST(Switch, EndsWhatItBeganBeforeASignalEndsIt) {
   in_namespace([] {
     furnish_uplink();
     const auto before = addresses_and_routes();
-    for (int turn = 0; turn < 12; ++turn) {
+    const int turns = std::getenv("MARTLET_LAB") != nullptr ? 2 : 12;  // there an uplink's 4094 VLANs take seconds
+    for (int turn = 0; turn < turns; ++turn) {
       Subprocess creation{{.command = {MARTLET_PROGRAM, "net", "create", "br0", "--mode", "external", "--uplink",
                                        "eth0", "--move-default-route"}}};
       ASSERT_TRUE(creation.wait_until([] { return there_is("br0"); })) << creation.wait();
