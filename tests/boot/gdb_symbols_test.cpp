@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <regex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -102,7 +103,10 @@ TEST_F(SmallKernel, IsReadByItsOwnScripts) {
   EXPECT_THAT(said.out, ContainsRegex("\n\\[ *[0-9.]+\\] smp: Brought up 1 node, 2 CPUs\n")) << "lx-dmesg";
   EXPECT_THAT(said.out, ContainsRegex("\n0x[0-9a-f]+ +0 +swapper/0\n")) << "lx-ps";
   EXPECT_THAT(said.out, ContainsRegex("\n0x[0-9a-f]+ +[0-9]+ +kthreadd\n")) << "lx-ps";
-  EXPECT_THAT(said.out, ContainsRegex("\\$1 = \"(sh|swapper/[01])\\\\000")) << "$lx_current()";
+  // Whatever runs at that moment, often a kernel thread on a busy machine, is in the list of tasks as well.
+  std::smatch current;
+  ASSERT_TRUE(std::regex_search(said.out, current, std::regex("\n\\$1 = \"([^\"\\\\]+)"))) << "$lx_current()";
+  EXPECT_THAT(said.out, HasSubstr(" " + current[1].str() + "\n")) << "$lx_current() is none of lx-ps's";
   EXPECT_THAT(said.out, HasSubstr("$2 = 1\n")) << "$lx_per_cpu()";
 }
 
