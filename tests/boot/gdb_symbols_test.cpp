@@ -21,14 +21,6 @@ using ::testing::HasSubstr;
 /// A kernel with its debug symbols, which tools/kernels has fetched or built before the lab began.
 class KernelDebugSymbols : public GdbSession {
  protected:
-  /// What tools/kernels prints of these words.
-  static std::string kernels(std::vector<std::string> words) {
-    words.insert(words.begin(), MARTLET_TOOLS "/kernels");
-    const auto told = run({.command = std::move(words)});
-    EXPECT_EQ(told.exit_code, 0) << told;
-    return told.out.substr(0, told.out.find('\n'));
-  }
-
   /// Runs `script` by a shell of busybox's in the guest.
   [[nodiscard]] std::unique_ptr<Subprocess> start(const std::string& kernel, const std::string& script,
                                                   const std::vector<std::string>& more = {}) const {
@@ -86,12 +78,12 @@ class KernelDebugSymbols : public GdbSession {
 class SmallKernel : public KernelDebugSymbols {};
 
 TEST_F(SmallKernel, IsUnwoundToItsFirstFrameWhereverItIs) {
-  const auto kernel = kernels({"small-6.1"});
+  const auto kernel = kernel_directory({"small-6.1"});
   unwind(kernel, kernel + "/vmlinux");
 }
 
 TEST_F(SmallKernel, IsReadByItsOwnScripts) {
-  const auto kernel = kernels({"small-6.1"});
+  const auto kernel = kernel_directory({"small-6.1"});
   const auto guest = start(kernel, "echo READY; while :; do :; done", {"--nokaslr"});
   ASSERT_TRUE(guest->wait_for("READY")) << guest->wait();
   const auto said = run(gdb(kernel + "/vmlinux",
@@ -113,7 +105,7 @@ TEST_F(SmallKernel, IsReadByItsOwnScripts) {
 class DebianKernel : public KernelDebugSymbols {};
 
 TEST_F(DebianKernel, IsUnwoundToItsFirstFrameWhereverItIs) {
-  unwind(kernels({"cloud-6.1"}), kernels({"--symbols", "cloud-6.1"}));
+  unwind(kernel_directory({"cloud-6.1"}), kernel_directory({"--symbols", "cloud-6.1"}));
 }
 
 }  // namespace

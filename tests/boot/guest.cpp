@@ -1,5 +1,7 @@
 #include "tests/boot/guest.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -39,6 +41,13 @@ std::ostream& operator<<(std::ostream& stream, const Ended& ended) {
 
 std::string guest_file(std::string_view kernel, std::string_view name) {
   return std::string{MARTLET_GUESTS "/"}.append(kernel).append("/").append(name);
+}
+
+std::string kernel_directory(std::vector<std::string> words) {
+  words.insert(words.begin(), MARTLET_TOOLS "/kernels");
+  const auto told = run({.command = std::move(words)});
+  EXPECT_EQ(told.exit_code, 0) << told;
+  return told.out.substr(0, told.out.find('\n'));
 }
 
 RunningGuest::RunningGuest(const Guest& guest, Subprocess::Config streams) {

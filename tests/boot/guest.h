@@ -34,6 +34,9 @@ std::ostream& operator<<(std::ostream& stream, const Guest& guest);
 /// `name` among what prepare-guests made for `kernel`, e.g. "root.cpio".
 [[nodiscard]] std::string guest_file(std::string_view kernel, std::string_view name);
 
+/// The directory that tools/kernels prints of these words. What it fetches or builds, it has before the lab begins.
+[[nodiscard]] std::string kernel_directory(std::vector<std::string> words);
+
 /// How a VM ended.
 struct Ended {
   Outcome outcome;         ///< of martlet; `out` is the console, without carriage returns
