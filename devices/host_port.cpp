@@ -179,7 +179,7 @@ void HostPort::end_output(int error) noexcept {
   unwatch_output();
   output_ = {};
   ended_ = one_way_;
-  if (!listener_ && !(one_way_ && error == EPIPE)) {  // a client's leaving is no trouble
+  if (!listener_ && (!one_way_ || error != EPIPE)) {  // a client's leaving is no trouble
     trouble_ = fmt::format("{}: {}: the guest's output went nowhere from then on", name_,
                            std::generic_category().message(error));
   }

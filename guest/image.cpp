@@ -3,15 +3,15 @@
 // MARTLET_GUEST_INIT is the file's path.
 asm(".section .rodata\n"
     ".balign 16\n"
-    "martlet_guest_init: .incbin \"" MARTLET_GUEST_INIT
+    "kGuestInit: .incbin \"" MARTLET_GUEST_INIT
     "\"\n"
-    "martlet_guest_init_end:\n"
+    "kGuestInitEnd:\n"
     ".previous\n");
-extern "C" const std::byte martlet_guest_init;
-extern "C" const std::byte martlet_guest_init_end;
+extern "C" const std::byte kGuestInit;
+extern "C" const std::byte kGuestInitEnd;
 
 namespace martlet {
 
-std::span<const std::byte> guest_init() noexcept { return {&martlet_guest_init, &martlet_guest_init_end}; }
+std::span<const std::byte> guest_init() noexcept { return {&kGuestInit, &kGuestInitEnd}; }
 
 }  // namespace martlet

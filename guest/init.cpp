@@ -44,7 +44,7 @@ void make_environment(char** given) noexcept {
 void read_command() noexcept {
   const auto fd = open("/.martlet/command", O_RDONLY);
   std::size_t size = 0;
-  for (long got; size + 1 < kLongestCommand && (got = read(fd, command + size, kLongestCommand - 1 - size)) > 0;) {
+  for (long got = 0; size + 1 < kLongestCommand && (got = read(fd, command + size, kLongestCommand - 1 - size)) > 0;) {
     size += static_cast<std::size_t>(got);
   }
   close(fd);
@@ -73,10 +73,12 @@ void read_command() noexcept {
     line << "martlet: the guest's root has no /bin/sh, and the command needs one\n";
     write(2, line.c_str(), line.view().size());
     call(__NR_exit_group, kNotFound);
+    __builtin_unreachable();
   }
   static char* words[kMostWords];
   if (split_words(command, words, kMostWords) == 0) {
     call(__NR_exit_group, 0);
+    __builtin_unreachable();
   }
   const std::string_view program{words[0]};
   long error = -ENOENT;
@@ -148,7 +150,7 @@ int carry(long child, Relay& input, Relay& output, Relay& error) noexcept {
   int status = 0;
   bool ended = false;
   for (;;) {
-    for (int reaped_status; const long reaped = call(__NR_wait4, -1, &reaped_status, 1 /* WNOHANG */, nullptr);) {
+    for (int reaped_status = 0; const long reaped = call(__NR_wait4, -1, &reaped_status, 1 /* WNOHANG */, nullptr);) {
       if (reaped < 0) {
         break;
       }
@@ -163,7 +165,7 @@ int carry(long child, Relay& input, Relay& output, Relay& error) noexcept {
       return status;
     }
     PollEntry entries[6];
-    for (int i = 0; i < 3; ++i) {
+    for (std::size_t i = 0; i < 3; ++i) {
       relays[i]->prepare(entries[2 * i], entries[2 * i + 1]);
     }
     const long patience[2] = {kLastWordsMs / 1000, 0};
@@ -172,7 +174,7 @@ int carry(long child, Relay& input, Relay& output, Relay& error) noexcept {
     if (happened == 0 && output.empty() && error.empty()) {
       return status;  // somebody who cannot even be killed holds a pipe
     }
-    for (int i = 0; i < 3 && happened > 0; ++i) {
+    for (std::size_t i = 0; i < 3 && happened > 0; ++i) {
       relays[i]->step(entries[2 * i], entries[2 * i + 1]);
     }
   }

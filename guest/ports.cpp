@@ -52,7 +52,7 @@ Line find_port(std::string_view name) noexcept {
   Line path;
   const auto directory = open((path << kPorts).c_str(), O_RDONLY | O_DIRECTORY);
   alignas(Entry) char entries[2048];
-  for (long size; directory >= 0 && (size = call(__NR_getdents64, directory, entries, sizeof entries)) > 0;) {
+  for (long size = 0; directory >= 0 && (size = call(__NR_getdents64, directory, entries, sizeof entries)) > 0;) {
     for (long at = 0; at < size; at += reinterpret_cast<const Entry*>(entries + at)->size) {
       const std::string_view device{entries + at + offsetof(Entry, name)};
       if (found.view().empty() && attribute(device, "name").view() == name) {

@@ -1,6 +1,5 @@
 #include "net/dnsmasq.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -17,9 +16,10 @@
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
-#include <memory>
+#include <filesystem>
 #include <sstream>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "vmm/base/error.h"
@@ -37,7 +37,7 @@ std::string find_program() {
   const char* const path = ::getenv("PATH");  // NOLINT: one thread
   std::istringstream folders{std::string{path == nullptr ? "" : path} + ":/usr/sbin:/usr/local/sbin"};
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const auto file = folder + "/dnsmasq";
+    auto file = folder + "/dnsmasq";
     if (!folder.empty() && ::access(file.c_str(), X_OK) == 0) {
       return file;
     }
@@ -93,9 +93,9 @@ bool is_ours(const std::string& pid, const std::string& name) {
 
 std::vector<std::string> processes_of(const std::string& name) {
   std::vector<std::string> found;
-  const std::unique_ptr<DIR, decltype([](DIR* it) { ::closedir(it); })> processes{::opendir("/proc")};
-  while (const auto* const entry = processes ? ::readdir(processes.get()) : nullptr) {  // NOLINT: one thread
-    const std::string pid{entry->d_name};
+  std::error_code error;
+  for (std::filesystem::directory_iterator process{"/proc", error}, end; process != end; process.increment(error)) {
+    const auto pid = process->path().filename().string();
     if (pid.find_first_not_of("0123456789") == std::string::npos && is_ours(pid, name)) {
       found.push_back(pid);
     }

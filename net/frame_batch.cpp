@@ -18,7 +18,7 @@ std::atomic<unsigned> rings{0};
 
 }  // namespace
 
-std::unique_ptr<FrameBatch> FrameBatch::make() noexcept {
+std::unique_ptr<FrameBatch> FrameBatch::make() {
   std::unique_ptr<FrameBatch> batch{new FrameBatch};
   io_uring_params params{};
   params.flags = IORING_SETUP_COOP_TASKRUN;  // as old as what follows

@@ -15,7 +15,7 @@ namespace martlet {
 class FrameBatch {
  public:
   /// Null when the host has no io_uring, or none that can cancel by descriptor (Linux 5.19).
-  [[nodiscard]] static std::unique_ptr<FrameBatch> make() noexcept;
+  [[nodiscard]] static std::unique_ptr<FrameBatch> make();
   FrameBatch(const FrameBatch&) = delete;
   FrameBatch& operator=(const FrameBatch&) = delete;
   ~FrameBatch();

@@ -71,6 +71,7 @@ class SpawnSettings {
   /// 0 or errno.
   [[nodiscard]] int spawn(std::vector<std::string> words, pid_t& child) const {
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (auto& word : words) {
       arguments.push_back(word.data());
     }

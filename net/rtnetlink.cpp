@@ -176,7 +176,7 @@ bool LinkWatch::refresh() noexcept {
   };
   bool lost = false;
   for (;;) {
-    std::array<char, kAnswer> buffer;
+    std::array<char, kAnswer> buffer{};
     const auto got = mnl_socket_recvfrom(socket_.get(), buffer.data(), buffer.size());
     if (got > 0) {
       [[maybe_unused]] const int others = mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), 0, 0, read, this);

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "net/backend.h"
 #include "net/pcap_writer.h"
@@ -97,8 +98,8 @@ Fd packet_socket() {
 
 }  // namespace
 
-SwitchCapture::SwitchCapture(EventLoop& loop, const Options& options)
-    : loop_{loop}, options_{options}, frame_(kTag + NetBackend::kMaxFrame) {
+SwitchCapture::SwitchCapture(EventLoop& loop, Options options)
+    : loop_{loop}, options_{std::move(options)}, frame_(kTag + NetBackend::kMaxFrame) {
   Rtnetlink netlink;
   const auto bridge = netlink.find(options_.name);
   if (!bridge || bridge->kind != "bridge") {

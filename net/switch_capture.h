@@ -23,7 +23,7 @@ class SwitchCapture {
     std::optional<std::uint16_t> vlan{};  ///< only frames of this one
   };
   /// Throws HostError.
-  SwitchCapture(EventLoop& loop, const Options& options);
+  SwitchCapture(EventLoop& loop, Options options);
   SwitchCapture(const SwitchCapture&) = delete;
   SwitchCapture& operator=(const SwitchCapture&) = delete;
   ~SwitchCapture();

@@ -118,7 +118,7 @@ void ControlSocket::accept() {
 }
 
 void ControlSocket::read(int client) {
-  std::array<char, kControlMessage> message;
+  std::array<char, kControlMessage> message{};
   const auto size = ::recv(client, message.data(), message.size(), 0);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
     return;

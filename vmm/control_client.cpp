@@ -90,7 +90,7 @@ std::string ask_vm(std::string_view vm, std::string_view request) {
   if (request.size() > kControlMessage) {
     throw HostError{"the path is too long"};
   }
-  std::array<char, kControlMessage> message;
+  std::array<char, kControlMessage> message{};
   ssize_t size = ::send(socket.get(), request.data(), request.size(), MSG_NOSIGNAL);
   if (size > 0) {
     do {

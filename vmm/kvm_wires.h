@@ -25,8 +25,8 @@ class KvmMsiRouter final : public MsiRouter {
 
  private:
   struct Route {
-    const IrqLine* line;
-    MsiMessage message;
+    const IrqLine* line = nullptr;
+    MsiMessage message{};
     bool connected = false;
   };
   void write_routes();

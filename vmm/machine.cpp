@@ -352,6 +352,7 @@ void Machine::look(std::function<void()> look) { standstill_->look(std::move(loo
 
 std::vector<CpuState> Machine::cpu_states() const {
   std::vector<CpuState> states;
+  states.reserve(cpus_.size());
   for (const auto& cpu : cpus_) {
     states.push_back(read_cpu_state(cpu->vcpu).value_or(CpuState{}));
   }

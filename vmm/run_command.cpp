@@ -209,7 +209,9 @@ std::string name_places(Ending& ending, const Machine& machine, const std::strin
 /// What a kernel said last and no console was there for: it is still in its memory.
 void read_last_words(Judge& judge, const Ending& ending, const Machine& machine, std::chrono::milliseconds elapsed) {
   using Kind = Ending::Kind;
-  const bool sudden = ending.kind == Kind::Reset || ending.kind == Kind::TripleFault || ending.kind == Kind::Panic;
+  const bool lost = ending.kind == Kind::ExecFailed && ending.code == Ending::kExecLost;
+  const bool sudden =
+      lost || ending.kind == Kind::Reset || ending.kind == Kind::TripleFault || ending.kind == Kind::Panic;
   if (!sudden || judge.knows_why()) {
     return;
   }

@@ -68,7 +68,7 @@ class ChainReader final : public ChainCursor {
     if (remaining() < sizeof(T)) {
       return std::nullopt;
     }
-    T value;
+    T value{};
     copy(std::as_writable_bytes(std::span{&value, 1}));
     return value;
   }

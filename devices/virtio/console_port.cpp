@@ -141,7 +141,7 @@ bool ConsolePort::send_held(std::size_t& budget) noexcept {
 
 /// Ahead of what is written, but no further: a chain may be gigabytes long.
 void ConsolePort::observe(std::size_t window) noexcept {
-  std::array<std::byte, 4096> copy;  // the guest may change its own at any time
+  std::array<std::byte, 4096> copy{};  // the guest may change its own at any time
   const auto beyond = held_->rest.remaining() - window;
   while (hooks_.observe && held_->unseen.remaining() > beyond) {
     const auto most = std::min<std::uint64_t>(copy.size(), held_->unseen.remaining() - beyond);
@@ -298,7 +298,7 @@ void ConsolePort::pump_input() noexcept {
     }
     return;
   }
-  std::array<std::byte, kTypeAheadSize> keys;
+  std::array<std::byte, kTypeAheadSize> keys{};
   Parts parts;
   for (int reads = 0;; ++reads) {
     const auto to = next_destination();

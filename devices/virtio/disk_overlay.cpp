@@ -187,11 +187,11 @@ OverlayDisk::~OverlayDisk() {
   }
   class Last final : public DiskRequest {
    public:
-    void done(int) noexcept override { done_ = true; }
-    bool done_ = false;
+    void done(int) noexcept override { is_done = true; }
+    bool is_done = false;
   } last;
   saver_->flush(last);
-  while (!last.done_) {
+  while (!last.is_done) {
     ring_.wait();
   }
 }

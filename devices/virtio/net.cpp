@@ -206,14 +206,14 @@ void Net::transmit(std::uint16_t pair) noexcept {
 }
 
 void Net::run_everything() noexcept {
-  for (std::uint16_t pair = 0; pair < pairs_.size(); ++pair) {
+  for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
     receive(pair);
     transmit(pair);
   }
 }
 
 void Net::take_turns() noexcept {
-  for (std::uint16_t pair = 0; pair < pairs_.size(); ++pair) {
+  for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
     if (std::exchange(pairs_[pair].turn_over, false)) {
       transmit(pair);
     }
@@ -249,7 +249,7 @@ void Net::backend_gone() noexcept {
   if (std::exchange(gone_, true)) {
     return;
   }
-  for (std::uint16_t pair = 0; pair < pairs_.size(); ++pair) {
+  for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
     loop_.unwatch(backend_->fd(pair));
   }
   loop_.unwatch(backend_->link_fd());

@@ -12,7 +12,7 @@ namespace martlet::virtio {
 /// For all pairs, or for none.
 void Net::open_vhost(const Options& options) {
   std::uint64_t served = ~std::uint64_t{0};
-  for (std::uint16_t pair = 0; pair < pairs_.size(); ++pair) {
+  for (std::uint16_t pair = 0; pair < backend_->pairs(); ++pair) {
     auto& self = pairs_[pair];
     if (backend_->vhost_fd(pair) >= 0) {
       self.vhost = VhostNet::open(*options.memory);
@@ -37,7 +37,8 @@ void Net::open_vhost(const Options& options) {
       interrupts_->needs_reset();
     }
   });
-  for (std::uint16_t index = 0; index < 2 * pairs_.size(); ++index) {
+  const auto rings = static_cast<std::uint16_t>(2 * pairs_.size());
+  for (std::uint16_t index = 0; index < rings; ++index) {
     auto& called = pairs_[index / 2].called[index % 2];
     called = make_eventfd();
     loop_.watch(called.get(), EPOLLIN, [this, index, fd = called.get()](std::uint32_t) {

@@ -59,7 +59,7 @@ int Qcow2Stack::find_in(Layer layer, std::uint64_t offset, std::uint64_t limit, 
 
 int Qcow2Stack::find(std::uint64_t offset, std::uint64_t limit, Piece& piece) noexcept {
   bool unallocated = false;
-  int error = find_in(kTop, offset, limit, piece, unallocated);
+  const int error = find_in(kTop, offset, limit, piece, unallocated);
   if (error != 0 || !unallocated) {
     return error;
   }

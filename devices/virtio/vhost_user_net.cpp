@@ -132,7 +132,7 @@ void VhostUserNet::notified(std::uint16_t index) noexcept {
 
 bool VhostUserNet::enable_pairs(std::uint16_t count) noexcept {
   enabled_pairs_ = count;
-  for (std::uint16_t index = 0; index < running_.size(); ++index) {
+  for (std::uint16_t index = 0; index < rings(); ++index) {
     if (running_[index] && !gone_ && !back_end_.enable(index, wanted(index))) {
       gone();
     }
@@ -152,7 +152,7 @@ void VhostUserNet::stop_queue(std::uint16_t index) noexcept {
 }
 
 void VhostUserNet::stop() noexcept {
-  for (std::uint16_t index = 0; index < queue_sizes_.size(); ++index) {
+  for (std::uint16_t index = 0; index < rings(); ++index) {
     stop_queue(index);
   }
   control_queue_.reset();

@@ -44,6 +44,7 @@ class VhostUserNet final : public VirtioDevice {
 
  private:
   [[nodiscard]] std::uint16_t control_index() const noexcept;
+  [[nodiscard]] std::uint16_t rings() const noexcept { return static_cast<std::uint16_t>(running_.size()); }
   [[nodiscard]] VhostUser::Ring wanted(std::uint16_t index) const noexcept;
   [[nodiscard]] bool enable_pairs(std::uint16_t count) noexcept;
   void gone() noexcept;

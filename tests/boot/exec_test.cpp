@@ -32,8 +32,8 @@ struct Exec {
 constexpr std::chrono::seconds kAfterTheLimit{30};
 
 const std::string& small_kernel() {
-  static const auto file = kernel_directory({"small-6.1"}) + "/vmlinuz";
-  return file;
+  static const auto kFile = kernel_directory({"small-6.1"}) + "/vmlinuz";
+  return kFile;
 }
 
 std::vector<std::string> words_of(const Exec& exec, std::vector<std::string> more = {}) {
@@ -276,6 +276,11 @@ TEST(Exec, AGuestThatGoesAwayIsNoSuccess) {
   EXPECT_EQ(ended.verdict["verdict"], "panic");
   EXPECT_THAT(ended.outcome.err, HasSubstr("the last of its console:\n"));
   EXPECT_THAT(ended.outcome.err, HasSubstr("entry_SYSCALL_64"));
+  // Told by the log in its memory alone.
+  ended = run_in_guest({.command = "echo c >/proc/sysrq-trigger", .append = "quiet console="});
+  EXPECT_EQ(ended.outcome.exit_code, 126) << ended;
+  EXPECT_EQ(ended.verdict["verdict"], "panic");
+  EXPECT_THAT(std::string{ended.verdict["detail"]}, HasSubstr("sysrq triggered crash"));
 }
 
 TEST(Exec, OneSignalEndsIt) {

@@ -52,7 +52,7 @@ class GuestMemory {
     if (!from) {
       return std::nullopt;
     }
-    T value;
+    T value{};
     std::memcpy(&value, from->data(), sizeof(T));
     return value;
   }

@@ -41,16 +41,15 @@ class Histogram {
   }
 
  private:
-  static constexpr unsigned kSteps = 8;     // a power of two
-  static constexpr unsigned kOctaves = 36;  // up to 9 minutes; what is longer counts as that
+  static constexpr std::size_t kSteps = 8;     // a power of two
+  static constexpr std::size_t kOctaves = 36;  // up to 9 minutes; what is longer counts as that
 
   static constexpr std::size_t class_of(std::uint64_t value) noexcept {
     if (value < kSteps) {
       return static_cast<std::size_t>(value);
     }
-    const auto octave = static_cast<unsigned>(std::bit_width(value / kSteps));
-    return std::min(octave * kSteps + static_cast<std::size_t>(value >> (octave - 1)) % kSteps,
-                    std::size_t{kOctaves * kSteps} - 1);
+    const auto octave = static_cast<std::size_t>(std::bit_width(value / kSteps));
+    return std::min(octave * kSteps + static_cast<std::size_t>(value >> (octave - 1)) % kSteps, kOctaves * kSteps - 1);
   }
   static constexpr std::uint64_t longest_in(std::size_t index) noexcept {
     const auto octave = index / kSteps;
@@ -58,7 +57,7 @@ class Histogram {
     return octave == 0 ? step : ((kSteps + step + 1) << (octave - 1)) - 1;
   }
 
-  std::array<std::uint32_t, std::size_t{kOctaves} * kSteps> counts_{};
+  std::array<std::uint32_t, kOctaves * kSteps> counts_{};
   std::uint64_t count_ = 0;
   std::uint64_t most_ = 0;
 };

@@ -24,11 +24,10 @@ void Judge::hear(ConsoleName name, std::span<const std::byte> output, std::chron
   if (ending_) {
     return;
   }
-  if (forbidden_) {
-    ending_ = {.kind = Ending::Kind::Judged};
-  } else if (console.splats.panic_is_over()) {  // without a reset to follow: panic=0
+  const bool content = !awaits_end_ && !expect_.all().empty() && expect_.all_seen();
+  if (!forbidden_ && console.splats.panic_is_over()) {  // without a reset to follow: panic=0
     ending_ = {.kind = Ending::Kind::Panic};
-  } else if (!awaits_end_ && !expect_.all().empty() && expect_.all_seen()) {
+  } else if (forbidden_ || content) {
     ending_ = {.kind = Ending::Kind::Judged};
   }
 }

@@ -66,7 +66,7 @@ class Names {
   /// False at the end of what is mapped, or believed.
   bool next(const TokenTable& tokens, std::string& name) {
     name.clear();
-    std::size_t length = std::to_integer<std::size_t>(take());
+    auto length = std::to_integer<std::size_t>(take());
     if ((length & 0x80U) != 0) {  // since 6.1: seven bits, then more
       length = (length & 0x7fU) | std::to_integer<std::size_t>(take()) << 7U;
     }
@@ -149,7 +149,11 @@ Symbols read_kallsyms(const GuestMemory& memory, const VmCoreInfo& info) {
   std::string name;
   std::size_t unpacked = 0;
   for (const auto address : addresses) {
-    if (!names.next(tokens, name) || (unpacked += name.size()) > kMaxUnpacked) {
+    if (!names.next(tokens, name)) {
+      break;
+    }
+    unpacked += name.size();
+    if (unpacked > kMaxUnpacked) {
       break;
     }
     const bool plain = std::ranges::all_of(name, [](char c) { return c > ' ' && c <= '~'; });

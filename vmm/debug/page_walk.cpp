@@ -114,7 +114,7 @@ std::optional<Translation> walk(const GuestMemory& memory, const Paging& paging,
     const bool pae_root = !format.long_mode && level == 3;  // its entries hold no permissions (SDM table 4-8)
     result.writable = result.writable && (pae_root || (*entry & kWritable) != 0);
     result.user = result.user && (pae_root || (*entry & kUser) != 0);
-    result.executable = result.executable && !(wide && (*entry & kNoExecute) != 0);
+    result.executable = result.executable && (!wide || (*entry & kNoExecute) == 0);
     const bool large = level > 1 && (*entry & kLarge) != 0 && (wide || format.largest_leaf > 1);
     if (large && level > format.largest_leaf) {
       return std::nullopt;  // reserved

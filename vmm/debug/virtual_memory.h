@@ -22,7 +22,7 @@ class VirtualMemory {
   template <class T>
     requires std::is_trivially_copyable_v<T>
   [[nodiscard]] std::optional<T> read(std::uint64_t addr) const noexcept {
-    T value;
+    T value{};
     return read(addr, std::as_writable_bytes(std::span{&value, 1})) ? std::optional{value} : std::nullopt;
   }
 

@@ -74,8 +74,8 @@ std::vector<Register> make_registers() {
 }
 
 const std::vector<Register>& registers() {
-  static const std::vector<Register> all = make_registers();
-  return all;
+  static const std::vector<Register> kAll = make_registers();
+  return kAll;
 }
 
 constexpr std::array kGeneralOrder{&kvm_regs::rax, &kvm_regs::rbx, &kvm_regs::rcx,   &kvm_regs::rdx, &kvm_regs::rsi,
@@ -171,9 +171,9 @@ constexpr Flag kCr4[] = {{"VME", 0},   {"PVI", 1},   {"TSD", 2},       {"DE", 3}
 constexpr Flag kEfer[] = {{"SCE", 0}, {"LME", 8}, {"LMA", 10}, {"NXE", 11}, {"SVME", 12}};
 
 std::string flags_type(const char* id, int size, std::span<const Flag> flags) {
-  std::string xml = fmt::format("<flags id=\"{}\" size=\"{}\">", id, size);
+  std::string xml = fmt::format(R"(<flags id="{}" size="{}">)", id, size);
   for (const auto& flag : flags) {
-    xml += fmt::format("<field name=\"{0}\" start=\"{1}\" end=\"{1}\"/>", flag.name, flag.bit);
+    xml += fmt::format(R"(<field name="{0}" start="{1}" end="{1}"/>)", flag.name, flag.bit);
   }
   return xml + "</flags>\n";
 }

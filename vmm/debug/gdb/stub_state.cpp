@@ -84,6 +84,7 @@ Stub::Reply Stub::continue_each(Arguments args) {
     }
   }
   std::vector<Action> actions;
+  actions.reserve(chosen.size());
   for (const auto& action : chosen) {
     actions.push_back(action.value_or(Action{.kind = Action::Kind::Stay}));
   }
