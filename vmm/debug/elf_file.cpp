@@ -22,7 +22,7 @@ std::optional<T> read_at(std::span<const std::byte> bytes, std::uint64_t offset)
   if (offset > bytes.size() || sizeof(T) > bytes.size() - offset) {
     return std::nullopt;
   }
-  T value;
+  T value{};
   std::memcpy(&value, bytes.data() + offset, sizeof value);
   return value;
 }
