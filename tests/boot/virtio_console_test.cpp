@@ -126,13 +126,13 @@ TEST(VirtioConsole, NamedPortCarries64MiBBothWays) {
 }
 
 // All that the kernel said, from its first line on the UART to the last on hvc0.
+// Without named ports, for whose sake Linux brings hvc0 up beside its boot and loses what it says meanwhile: in
+// drivers/char/virtio_console.c a console is registered before its own output finds it. See docs/devices.md.
 TEST(VirtioConsole, HandOverLosesNoMessage) {
   for (const auto* kernel : {"cloud-6.1", "cloud-6.12"}) {  // the driver as a module, and built in
-    const TempDir directory;
-    const auto log = directory.file("log");
     RunningGuest running{{.kernel = kernel,
                           .append = "loglevel=8",
-                          .more = {"--console", "stdio", "--port", "name=log,file=" + log},
+                          .more = {"--console", "stdio"},
                           .script = std::string{kVirtioPrelude}.append(kExchange).append(R"sh(
       await grep -q hvc0 /sys/class/tty/console/active
       exec </dev/console >/dev/console 2>&1
@@ -141,7 +141,8 @@ TEST(VirtioConsole, HandOverLosesNoMessage) {
         i=$((i + 1))
         echo "line $i"
       done
-      dmesg >/dev/$(port log)
+      echo "its log:"
+      dmesg
       echo "type!"
       read typed
       echo "typed: $typed"
@@ -158,10 +159,15 @@ TEST(VirtioConsole, HandOverLosesNoMessage) {
       at = out.find(fmt::format("line {}\n", i), at);
       ASSERT_NE(at, std::string::npos) << "line " << i << ' ' << ended;
     }
-    std::istringstream messages{read_file(log)};
+    const auto log = out.find("its log:\n", at);
+    ASSERT_NE(log, std::string::npos) << ended;
+    const auto said = out.substr(0, log);
+    std::istringstream messages{out.substr(log)};
     int count = 0;
-    for (std::string message; std::getline(messages, message); ++count) {
-      EXPECT_NE(out.find(message + "\n"), std::string::npos) << message;
+    std::string message;
+    std::getline(messages, message);
+    for (; std::getline(messages, message) && !message.starts_with("type!"); ++count) {
+      EXPECT_NE(said.find(message + "\n"), std::string::npos) << message;
     }
     EXPECT_GT(count, 100);
   }
