@@ -20,8 +20,9 @@ bool has_parameter(std::string_view line, std::string_view name) {
 }
 
 std::size_t count_virtio_devices(const Config& config) {
-  const bool console = config.console || !config.ports.empty() || config.exec;
-  return config.disks.size() + config.nics.size() + (console ? 1U : 0U) + (config.rng ? 1U : 0U);
+  const bool ports = config.exec || !config.ports.empty();
+  return config.disks.size() + config.nics.size() + (config.console ? 1U : 0U) + (ports ? 1U : 0U) +
+         (config.rng ? 1U : 0U);
 }
 
 std::string kernel_command_line(const Config& config) {

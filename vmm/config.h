@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "devices/serial_target.h"
-#include "devices/virtio/console_options.h"
+#include "devices/virtio/console_port_options.h"
 #include "devices/virtio/disk_options.h"
 #include "net/options.h"
 #include "vmm/base/guest_memory.h"

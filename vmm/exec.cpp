@@ -16,8 +16,8 @@ namespace martlet {
 namespace {
 
 constexpr std::size_t kLongestCommand = (128U << 10U) - 1;  // Linux' limit for one argument of a program
-constexpr std::size_t kOutputPort = 2;                      // of the console; port 0 is hvc0
-constexpr std::size_t kErrorPort = 3;
+constexpr std::size_t kOutputPort = 1;                      // of exec_ports()
+constexpr std::size_t kErrorPort = 2;
 
 /// "SIGKILL", or just the number.
 std::string signal_name(int signal) {
@@ -78,7 +78,7 @@ std::vector<virtio::PortOptions> exec_ports() {
           {.name = "martlet.status", .target = {.kind = Kind::Null, .path = {}}}};
 }
 
-std::vector<virtio::Console::Hooks> ExecSession::hooks() {
+std::vector<virtio::ConsolePort::Hooks> ExecSession::hooks() {
   return {{},
           {.sent = [this] { sent(0); }},
           {.sent = [this] { sent(1); }},
@@ -99,8 +99,8 @@ void ExecSession::hear(std::span<const std::byte> said) {
                                                        .code = Ending::kCannotExec,
                                                        .detail = "the guest's init says what nobody understands"});
     // The guest gave all output to its queues before this. It is sent when they are empty.
-    console_->port(kOutputPort).transmit_kicked();
-    console_->port(kErrorPort).transmit_kicked();
+    ports_->port(kOutputPort).transmit_kicked();
+    ports_->port(kErrorPort).transmit_kicked();
     return;
   }
 }

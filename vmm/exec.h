@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "boot/cpio_files.h"
-#include "devices/virtio/console.h"
-#include "devices/virtio/console_options.h"
+#include "devices/virtio/console_port_options.h"
+#include "devices/virtio/console_ports.h"
 #include "vmm/base/ending.h"
 #include "vmm/config.h"
 
@@ -36,9 +36,9 @@ class ExecSession {
   ExecSession& operator=(const ExecSession&) = delete;
 
   /// For exec_ports(), in their order.
-  [[nodiscard]] std::vector<virtio::Console::Hooks> hooks();
+  [[nodiscard]] std::vector<virtio::ConsolePort::Hooks> hooks();
   /// Before the guest runs.
-  void connect(virtio::Console& console) noexcept { console_ = &console; }
+  void connect(virtio::ConsolePorts& ports) noexcept { ports_ = &ports; }
   /// What an ending means when the command has not ended: a guest that goes away by itself has lost it.
   static void amend(Ending& ending);
 
@@ -49,7 +49,7 @@ class ExecSession {
   void sent(std::size_t stream);
 
   StopLine& stop_;
-  virtio::Console* console_ = nullptr;
+  virtio::ConsolePorts* ports_ = nullptr;
   std::string said_;
   std::optional<Ending> ending_;
   std::array<bool, 2> sent_{};  // stdout, stderr

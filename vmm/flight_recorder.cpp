@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "devices/virtio/console_wire.h"
+
 namespace martlet {
 namespace {
 
@@ -16,14 +18,14 @@ constexpr int kHostTrack = 0;
 constexpr int kFirstCpuTrack = 1;
 constexpr int kFirstDeviceTrack = 10'000;
 
-std::string_view name_of(virtio::DeviceId id) {
-  switch (id) {
+std::string_view name_of(const virtio::VirtioDevice& device) {
+  switch (device.id()) {
     case virtio::DeviceId::Net:
       return "net";
     case virtio::DeviceId::Block:
       return "disk";
     case virtio::DeviceId::Console:
-      return "console";
+      return (device.features() & virtio::kConsoleMultiport) != 0 ? "ports" : "console";
     case virtio::DeviceId::Entropy:
       return "rng";
   }
@@ -93,7 +95,7 @@ std::unique_ptr<virtio::VirtioDevice> FlightRecorder::watched(std::unique_ptr<vi
   if (!options_.queues) {
     return device;
   }
-  devices_.push_back(fmt::format("{} {}", name_of(device->id()), devices_.size()));
+  devices_.push_back(fmt::format("{} {}", name_of(*device), devices_.size()));
   return std::make_unique<WatchedDevice>(std::move(device), devices_.size() - 1, turns_);
 }
 

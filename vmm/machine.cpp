@@ -156,7 +156,7 @@ void Machine::attach_virtio(const Config& config) {
   const auto is_stdio = [](const SerialTarget& target) { return target.kind == SerialTarget::Kind::Stdio; };
   const bool hvc_on_stdio = config.console && is_stdio(*config.console);
   const bool shared = hvc_on_stdio && is_stdio(config.serial);
-  virtio::Console::Hooks hooks{.observe = [this, shared](std::span<const std::byte> output) {
+  virtio::ConsolePort::Hooks hooks{.observe = [this, shared](std::span<const std::byte> output) {
     if (shared) {
       serial_.flush_output();  // what was said before comes before
     }
@@ -178,10 +178,10 @@ void Machine::attach_virtio(const Config& config) {
                                         stop_.request({.kind = Ending::Kind::HostError, .detail = std::string{what}});
                                       },
                                   .console = std::move(hooks),
-                                  .exec = exec_ ? exec_->hooks() : std::vector<virtio::Console::Hooks>{},
+                                  .exec = exec_ ? exec_->hooks() : std::vector<virtio::ConsolePort::Hooks>{},
                                   .recorder = recorder_.get()});
   if (exec_) {
-    exec_->connect(*virtio_->console());
+    exec_->connect(*virtio_->ports());
   }
   if (shared) {
     input_switch_.emplace(virtio_->console()->port(), uart_);
@@ -268,9 +268,7 @@ std::vector<std::string> Machine::notices() {
   if (!serial_.pty_path().empty()) {
     lines.push_back("the serial console is " + serial_.pty_path());
   }
-  if (virtio_->console() != nullptr) {
-    std::ranges::move(virtio_->console()->ptys(), std::back_inserter(lines));
-  }
+  std::ranges::move(virtio_->ptys(), std::back_inserter(lines));
   return lines;
 }
 
@@ -282,9 +280,7 @@ std::vector<std::string> Machine::troubles() {
   if (unread_ != 0) {
     lines.push_back(fmt::format("{} bytes of console output lost: nobody read them", unread_));
   }
-  if (virtio_->console() != nullptr) {
-    std::ranges::move(virtio_->console()->troubles(), std::back_inserter(lines));
-  }
+  std::ranges::move(virtio_->troubles(), std::back_inserter(lines));
   return lines;
 }
 
@@ -325,10 +321,7 @@ Ending Machine::run() {
     cpu->thread.reset();  // joins
   }
   coalesced_->drain();
-  unread_ = serial_.finish(kPatience);
-  if (virtio_->console() != nullptr) {
-    unread_ += virtio_->console()->finish(kPatience);
-  }
+  unread_ = serial_.finish(kPatience) + virtio_->finish(kPatience);
   auto ending = *stop_.ending();
   if (exec_) {
     ExecSession::amend(ending);

@@ -51,6 +51,25 @@ std::unique_ptr<virtio::VirtioDevice> make_net(EventLoop& loop, const GuestMemor
                                                             .lost = lost});
 }
 
+/// All of them, Martlet's own first. The two consoles can share stdio, a port needs it for itself.
+std::vector<virtio::PortOptions> checked_ports(const Config& config) {
+  auto ports = config.exec ? exec_ports() : std::vector<virtio::PortOptions>{};
+  ports.insert(ports.end(), config.ports.begin(), config.ports.end());
+  virtio::check_ports(ports);
+  const auto is_stdio = [](const SerialTarget& target) { return target.kind == SerialTarget::Kind::Stdio; };
+  const std::string_view console = is_stdio(config.serial)                       ? "--serial"
+                                   : config.console && is_stdio(*config.console) ? "--console"
+                                                                                 : "";
+  const auto port = std::ranges::find_if(ports, is_stdio, &virtio::PortOptions::target);
+  if (!console.empty() && port != ports.end()) {
+    throw HostError{
+        fmt::format("--port name={},stdio: stdin and stdout are the console's; lead that elsewhere, for "
+                    "example by {} null",
+                    port->name, console)};
+  }
+  return ports;
+}
+
 }  // namespace
 
 VirtioDevices::VirtioDevices(const Config& config, const Host& host)
@@ -73,7 +92,9 @@ VirtioDevices::VirtioDevices(const Config& config, const Host& host)
 }
 
 void VirtioDevices::create(const Config& config, const Host& host) {
+  // All that can be known beforehand, so that a mistake leaves no file behind.
   virtio::check_serials(config.disks);
+  const auto port_options = checked_ports(config);
   for (const auto& options : config.disks) {
     auto disk = std::make_unique<virtio::Block>(host.loop, options);
     disks_.push_back(disk.get());
@@ -82,15 +103,15 @@ void VirtioDevices::create(const Config& config, const Host& host) {
   for (const auto& options : config.nics) {
     devices_.push_back(make_net(host.loop, host.memory, options));
   }
-  auto ports = config.exec ? exec_ports() : std::vector<virtio::PortOptions>{};
-  ports.insert(ports.end(), config.ports.begin(), config.ports.end());
-  if (config.console || !ports.empty()) {
-    const SerialTarget nowhere{.kind = SerialTarget::Kind::Null, .path = {}};
-    auto console = std::make_unique<virtio::Console>(
-        host.loop, virtio::ConsoleOptions{.target = config.console.value_or(nowhere), .ports = std::move(ports)},
-        host.console, host.exec);
+  if (config.console) {
+    auto console = std::make_unique<virtio::Console>(host.loop, *config.console, host.console);
     console_ = console.get();
     devices_.push_back(std::move(console));
+  }
+  if (!port_options.empty()) {
+    auto ports = std::make_unique<virtio::ConsolePorts>(host.loop, port_options, host.exec);
+    ports_ = ports.get();
+    devices_.push_back(std::move(ports));
   }
   if (config.rng) {
     devices_.push_back(std::make_unique<virtio::Rng>());
@@ -106,6 +127,29 @@ void VirtioDevices::resize_disks() noexcept {
   for (auto* disk : disks_) {
     disk->resized();
   }
+}
+
+std::uint64_t VirtioDevices::finish(std::chrono::milliseconds patience) noexcept {
+  if (ports_ != nullptr) {
+    ports_->finish(patience);
+  }
+  return console_ != nullptr ? console_->port().finish(patience) : 0;
+}
+
+std::vector<std::string> VirtioDevices::ptys() const {
+  auto lines = ports_ != nullptr ? ports_->ptys() : std::vector<std::string>{};
+  if (console_ != nullptr && !console_->port().host().pty_path().empty()) {
+    lines.insert(lines.begin(), "the virtio console is " + console_->port().host().pty_path());
+  }
+  return lines;
+}
+
+std::vector<std::string> VirtioDevices::troubles() const {
+  auto lines = ports_ != nullptr ? ports_->troubles() : std::vector<std::string>{};
+  if (console_ != nullptr && !console_->port().host().trouble().empty()) {
+    lines.insert(lines.begin(), console_->port().host().trouble());
+  }
+  return lines;
 }
 
 void VirtioDevices::plug_into_pci(const Host& host) {

@@ -35,14 +35,6 @@ void ConsoleControl::set_connected(std::size_t index, bool connected) noexcept {
   send();
 }
 
-void ConsoleControl::set_size(ConsoleSize size) noexcept {
-  size_ = size;
-  if (ports_.front().ready) {
-    ports_.front().pending |= kSize;
-    send();
-  }
-}
-
 void ConsoleControl::start_receive(std::unique_ptr<VirtQueue> queue, int kick) noexcept {
   receive_ = {.queue = std::move(queue), .kick = kick};
   send();
@@ -113,9 +105,7 @@ void ConsoleControl::obey(const ConsoleMessage& message) noexcept {
 
 void ConsoleControl::port_ready(Port& port) noexcept {
   port.ready = true;
-  const bool is_console = &port == &ports_.front();
-  port.pending = is_console ? kConsole | (size_ ? kSize : 0U) : static_cast<unsigned>(kName);
-  port.pending |= port.connected ? kOpen : 0U;
+  port.pending = kName | (port.connected ? kOpen : 0U);
 }
 
 /// The first port that has something to say.
@@ -131,8 +121,8 @@ void ConsoleControl::Packet::append(std::span<const std::byte> more) noexcept {
 }
 
 ConsoleControl::Packet ConsoleControl::next_packet(const Port& port) const noexcept {
-  static constexpr std::array<std::pair<ConsoleEvent, std::uint16_t>, 6> kMessages{
-      {{kPortAdd, 1}, {kConsolePort, 1}, {kPortName, 1}, {kResize, 0}, {kPortOpen, 0}, {kPortOpen, 1}}};
+  static constexpr std::array<std::pair<ConsoleEvent, std::uint16_t>, 4> kMessages{
+      {{kPortAdd, 1}, {kPortName, 1}, {kPortOpen, 0}, {kPortOpen, 1}}};
   const auto& [event, value] = kMessages[static_cast<std::size_t>(std::countr_zero(port.pending))];
   const ConsoleMessage message{
       .port = static_cast<std::uint32_t>(&port - ports_.data()), .event = event, .value = value};
@@ -140,9 +130,6 @@ ConsoleControl::Packet ConsoleControl::next_packet(const Port& port) const noexc
   packet.append(std::as_bytes(std::span{&message, 1}));
   if (event == kPortName) {
     packet.append(std::as_bytes(std::span{port.name}));
-  } else if (event == kResize) {
-    const auto size = size_.value_or(ConsoleSize{});
-    packet.append(std::as_bytes(std::span{&size, 1}));
   }
   return packet;
 }

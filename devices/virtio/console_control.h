@@ -5,56 +5,28 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "devices/virtio/console_wire.h"
 #include "devices/virtio/queue.h"
 
 namespace martlet::virtio {
 
-/// A message over the control queues, §5.3.6.2. A name or a size may follow.
-struct ConsoleMessage {
-  std::uint32_t port;
-  std::uint16_t event;  ///< ConsoleEvent
-  std::uint16_t value;
-};
-static_assert(sizeof(ConsoleMessage) == 8);
-
-enum ConsoleEvent : std::uint16_t {
-  kDeviceReady = 0,
-  kPortAdd = 1,
-  kPortRemove = 2,
-  kPortReady = 3,
-  kConsolePort = 4,
-  kResize = 5,
-  kPortOpen = 6,
-  kPortName = 7,
-};
-
-struct ConsoleSize {
-  std::uint16_t columns = 0;
-  std::uint16_t rows = 0;
-  friend bool operator==(const ConsoleSize&, const ConsoleSize&) noexcept = default;
-};
-static_assert(sizeof(ConsoleSize) == 4);  // as it follows kResize
-
-/// What device and driver of a console with several ports tell each other of them (§5.3.6.2, VIRTIO_CONSOLE_F_-
-/// MULTIPORT). What there is to say is kept as one bit for each port and kind of message, not as a list: a
-/// driver without buffers learns later how things are then, and nothing grows.
+/// What device and driver tell each other of named ports (virtio 1.2 §5.3.6.2, VIRTIO_CONSOLE_F_MULTIPORT). What there
+/// is to say is kept as one bit for each port and kind of message, not as a list: a driver without buffers learns later
+/// how things are then, and nothing grows.
 ///
 /// On the event loop's thread only.
 class ConsoleControl final {
  public:
   /// Called when the guest opens a port or closes it.
   using Opened = std::function<void(std::size_t port, bool open)>;
-  /// `names` of all ports; port 0's is not told, for it is the console.
   ConsoleControl(std::vector<std::string> names, Opened opened);
 
   // --- The host's side
   void set_connected(std::size_t port, bool connected) noexcept;
-  void set_size(ConsoleSize size) noexcept;
 
   // --- The guest's side
   void start_receive(std::unique_ptr<VirtQueue> queue, int kick) noexcept;
@@ -70,11 +42,9 @@ class ConsoleControl final {
   // In the order in which they are sent. A client that left and another that came are two messages.
   enum Pending : unsigned {
     kAdd = 1U << 0U,
-    kConsole = 1U << 1U,
-    kName = 1U << 2U,
-    kSize = 1U << 3U,
-    kClose = 1U << 4U,
-    kOpen = 1U << 5U,
+    kName = 1U << 1U,
+    kClose = 1U << 2U,
+    kOpen = 1U << 3U,
   };
   struct Port {
     std::string name{};
@@ -102,7 +72,6 @@ class ConsoleControl final {
 
   std::vector<Port> ports_;
   Opened opened_;
-  std::optional<ConsoleSize> size_;
   Side receive_;
   Side transmit_;
   bool ready_ = false;

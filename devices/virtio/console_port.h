@@ -19,7 +19,7 @@
 
 namespace martlet::virtio {
 
-/// One port of a console: two queues of the guest's, and a place on the host.
+/// A console, or a named port: two queues of the guest's, and a place on the host.
 ///
 /// Output goes from the guest's buffers to the host by writev(2), without a copy, while the host takes it. What
 /// it does not take, waits:

@@ -78,8 +78,8 @@ TEST_P(VirtioMachine, EveryDeviceWorksByWire) {
   }
   EXPECT_TRUE(read_file(path("console")) == read_file(path("log")).substr(0, 65536));
 
-  EXPECT_THAT(report.section("rings"), AllOf(SizeIs(4), Each(EndsWith(" packed"))));
-  for (int device = 0; device < 4; ++device) {
+  EXPECT_THAT(report.section("rings"), AllOf(SizeIs(5), Each(EndsWith(" packed"))));
+  for (int device = 0; device < 5; ++device) {
     EXPECT_GE(interrupts(report, fmt::format("IO-APIC.* virtio{}\\b", device)), 1U) << device;
   }
   EXPECT_THAT(report.section("interrupts"), Each(Not(HasSubstr("PCI-MSI"))));

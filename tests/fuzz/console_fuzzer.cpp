@@ -1,12 +1,14 @@
-// A console with two named ports, all of its queues, and readers and writers on the host that do what they like.
+// A console, or three named ports, all of its queues, and readers and writers on the host that do what they like.
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <optional>
 #include <vector>
 
 #include "devices/virtio/console.h"
+#include "devices/virtio/console_ports.h"
 #include "tests/fuzz/fuzz_guest.h"
 #include "vmm/base/error.h"
 #include "vmm/base/fd.h"
@@ -14,9 +16,7 @@
 namespace martlet::virtio {
 namespace {
 
-constexpr std::uint16_t kQueues = 8;
-
-/// Our stdin and stdout are pipes for good, so the console's port is one that fills.
+/// Our stdin and stdout are pipes for good, so the console, or the first port, is one that fills.
 struct Pipes {
   Pipes() {
     std::signal(SIGPIPE, SIG_IGN);
@@ -39,43 +39,57 @@ void run(FuzzInput input) {
   using Kind = SerialTarget::Kind;
   EventLoop loop;
   FuzzGuest guest;
+  std::size_t seen = 0;
+  const SerialTarget stdio{.kind = Kind::Stdio, .path = {}};
+  const ConsolePort::Hooks hooks{.observe = [&seen](std::span<const std::byte> bytes) { seen += bytes.size(); }};
+  std::optional<Console> console;
+  std::optional<ConsolePorts> ports;
+  const auto which = input.take<std::uint8_t>();
+  if ((which & 8U) != 0) {
+    console.emplace(loop, stdio, hooks);
+  } else {
+    const std::vector<PortOptions> options{
+        {.name = "stdio", .target = stdio},
+        {.name = "log", .target = {.kind = Kind::File, .path = "/dev/null"}},
+        {.name = "null"},
+    };
+    ports.emplace(loop, options, std::vector{hooks});
+  }
+  VirtioDevice& device = console ? static_cast<VirtioDevice&>(*console) : *ports;
+  auto& port = console ? console->port() : ports->port(0);
+  const auto queues = device.queue_sizes().size();
   std::vector<Fd> kicks;
-  for (int i = 0; i < kQueues; ++i) {
+  for (std::size_t i = 0; i < queues; ++i) {
     kicks.push_back(make_eventfd());
   }
-  std::vector<bool> started(kQueues);
-  std::size_t seen = 0;
-  Console console{loop,
-                  {.target = {.kind = Kind::Stdio, .path = {}},
-                   .ports = {{.name = "log", .target = {.kind = Kind::File, .path = "/dev/null"}}, {.name = "null"}}},
-                  {.observe = [&seen](std::span<const std::byte> bytes) { seen += bytes.size(); }}};
+  std::vector<bool> started(queues);
   const auto start = [&](std::uint64_t features) {
-    console.start(kVersion1 | features, guest);
-    for (std::uint16_t i = 0; i < kQueues; ++i) {
-      console.start_queue(i, guest.make_queue(i), kicks[i].get());
+    device.start(kVersion1 | features, guest);
+    for (std::uint16_t i = 0; i < queues; ++i) {
+      device.start_queue(i, guest.make_queue(i), kicks[i].get());
       started[i] = true;
     }
   };
   const auto stop = [&] {
-    console.stop();
-    started.assign(kQueues, false);
+    device.stop();
+    started.assign(queues, false);
   };
-  start(input.take<std::uint8_t>() % 8U);
+  start(which % 8U);
   std::array<std::byte, 65536> chunk{};
   while (!input.empty()) {
     const auto what = input.take<std::uint8_t>();
-    const auto queue = static_cast<std::size_t>(what >> 4U) % kQueues;
+    const auto queue = static_cast<std::size_t>(what >> 4U) % queues;
     const auto index = static_cast<std::uint16_t>(queue);
     switch (what % 16) {
       case 0:
         if (started[index]) {
-          console.stop_queue(index);
+          device.stop_queue(index);
           started[index] = false;
         }
         break;
       case 1:
         if (!started[index]) {
-          console.start_queue(index, guest.make_queue(index), kicks[index].get());
+          device.start_queue(index, guest.make_queue(index), kicks[index].get());
           started[index] = true;
         }
         break;
@@ -87,37 +101,44 @@ void run(FuzzInput input) {
         start(input.take<std::uint8_t>() % 8U);
         break;
       case 4:
-        console.port().type(std::span{chunk}.first(input.take<std::uint16_t>()));
+        port.type(std::span{chunk}.first(input.take<std::uint16_t>()));
         break;
       case 5: {
-        const auto room = console.port().room();
+        const auto room = port.room();
         const auto size = input.take<std::uint16_t>();
-        if (console.port().receive(std::span{chunk}.first(size)) < std::min<std::size_t>(size, room)) {
+        if (port.receive(std::span{chunk}.first(size)) < std::min<std::size_t>(size, room)) {
           __builtin_trap();
         }
         break;
       }
       case 6:
-        console.resize({.columns = input.take<std::uint8_t>(), .rows = 25});
+        if (console) {
+          console->resize({.columns = input.take<std::uint8_t>(), .rows = 25});
+        }
         break;
       case 7: {
         const auto offset = input.take<std::uint16_t>() % 32U;
-        console.write_config(offset, std::span{chunk}.first(4));
-        console.read_config(offset, std::span{chunk}.first(queue));
+        device.write_config(offset, std::span{chunk}.first(4));
+        device.read_config(offset, std::span{chunk}.first(what >> 4U));
         break;
       }
       case 8:
         static_cast<void>(::read(pipes.from_stdout.get(), chunk.data(), chunk.size()));
-        static_cast<void>(console.finish(std::chrono::milliseconds{1}));
+        if (ports) {
+          ports->finish(std::chrono::milliseconds{1});
+          static_cast<void>(ports->troubles());
+        } else {
+          static_cast<void>(port.finish(std::chrono::milliseconds{1}));
+        }
         break;
       case 9:
         static_cast<void>(::write(pipes.to_stdin.get(), chunk.data(), input.take<std::uint8_t>()));
-        console.port().resume_input();
+        port.resume_input();
         break;
       case 10:
       case 11:
         if (started[index]) {
-          console.notified(index);
+          device.notified(index);
         }
         break;
       default:

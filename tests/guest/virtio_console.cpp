@@ -1,8 +1,7 @@
-// The console device: the ports' handshake, then whatever comes in on the console (port 0) and on the port
-// named by port=NAME goes back out on it, up to and including an end-of-transmission. multiport=0: the console
-// alone, without control queues. hostile=1: before that, requests and rings that break the rules; with
-// control queues, and only where a device that is asked so lives on. window=1: the console tells its window's size, and
-// once more when that has changed.
+// The console device: whatever comes in goes back out, up to and including an end-of-transmission. Without words it is
+// the console, without control queues; with port=NAME, after the ports' handshake, the port of that name.
+// hostile=1: before that, requests and rings that break the rules; only where a device that is asked so lives on.
+// window=1: the console tells its window's size, and once more when that has changed.
 #include "args.h"
 #include "check.h"
 #include "virtio/driver.h"
@@ -27,8 +26,6 @@ enum Event : u16 {
   kPortAdd = 1,
   kPortRemove = 2,
   kPortReady = 3,
-  kConsolePort = 4,
-  kResize = 5,
   kPortOpen = 6,
   kPortName = 7,
 };
@@ -46,14 +43,13 @@ constexpr u8 kEndOfTransmission = 4;
 
 struct Port {
   bool added;
-  bool console;
   bool open;
   char name[kBytes];
 };
 
 Driver driver;
 Port ports[kMostPorts];
-u8 input[kMostPorts][kBuffers][kBytes];
+u8 input[kBuffers][kBytes];
 u8 messages[kBuffers][kBytes];
 u8 buffer_of_id[kMostQueues][Queue::kMostDescriptors];
 
@@ -99,10 +95,6 @@ void obey(const u8* bytes, u32 size) {
       port.added = true;
       say(message.port, kPortReady, 1);
       break;
-    case kConsolePort:
-      check_equal(message.value, 1, "the value of a console port's message");
-      port.console = true;
-      break;
     case kPortOpen:
       port.open = message.value != 0;
       break;
@@ -112,38 +104,33 @@ void obey(const u8* bytes, u32 size) {
         port.name[i] = static_cast<char>(bytes[sizeof message + i]);
       }
       break;
-    case kResize:
-      check_equal(size, sizeof message + 4, "the size of a message that tells the window's");
-      break;
     default:
       check_equal(message.event, kPortAdd, "an event that devices send");
       break;
   }
 }
 
-u32 find_port(const char* name) {
+/// The first port of this name that is open, or kNone.
+u32 find_open(const char* name) {
   for (u32 i = 0; i < kMostPorts; ++i) {
     u32 letter = 0;
     while (ports[i].name[letter] != '\0' && ports[i].name[letter] == name[letter]) {
       ++letter;
     }
-    if (letter > 0 && ports[i].name[letter] == '\0' && (name[letter] == '\0' || name[letter] == ' ')) {
+    if (letter > 0 && ports[i].open && ports[i].name[letter] == '\0' && (name[letter] == '\0' || name[letter] == ' ')) {
       return i;
     }
   }
   return kNone;
 }
 
-/// Until the console's port is known and open, and so is the named one if there is to be one. Its number, or
-/// kNone.
-bool shake_hands(u32& named) {
+/// Until the port of that name is known and open.
+bool shake_hands(const char* name, u32& number) {
   offer_all(kControlIn, messages[0]);
   if (!say(0, kDeviceReady, 1)) {
     return false;
   }
-  const char* const name = word("port");
-  named = kNone;
-  while (!ports[0].console || !ports[0].open || (name != nullptr && (named == kNone || !ports[named].open))) {
+  while ((number = find_open(name)) == kNone) {
     Used used;
     if (!driver.wait(kControlIn, used)) {
       return false;
@@ -152,19 +139,18 @@ bool shake_hands(u32& named) {
     obey(messages[which], used.written);
     offer(kControlIn, messages[0], which);
     driver.queue(kControlIn).kick();
-    named = name != nullptr ? find_port(name) : kNone;
   }
-  return say(0, kPortOpen, 1) && (named == kNone || say(named, kPortOpen, 1));
+  return say(number, kPortOpen, 1);
 }
 
 /// Sends back what came; true once that ended.
 bool echo(u32 number, const Used& used) {
   const u8 which = buffer_of_id[queue_in(number)][used.id];
-  u8* const bytes = input[number][which];
+  u8* const bytes = input[which];
   check(used.written > 0 && used.written <= kBytes, "some input, and no more than fits");
   send(queue_out(number), bytes, used.written);
   const bool ended = used.written > 0 && bytes[used.written - 1] == kEndOfTransmission;
-  offer(queue_in(number), input[number][0], which);
+  offer(queue_in(number), input[0], which);
   driver.queue(queue_in(number)).kick();
   return ended;
 }
@@ -192,10 +178,11 @@ void watch_window() {
   tell_of_window(window());
 }
 
-bool start(bool multiport, u32& named) {
+/// `number` becomes that of the port to speak on.
+bool start(const char* name, u32& number) {
   driver.add_queue(0);
   driver.add_queue(1);
-  if (multiport) {
+  if (name != nullptr) {
     check(driver.has(kMultiport), "the device has ports");
     const u32 most = driver.config<u32>(kMostPortsField);
     check(most >= 1, "one at least");
@@ -207,12 +194,10 @@ bool start(bool multiport, u32& named) {
     }
   }
   driver.start();
-  named = kNone;
-  if (multiport && !shake_hands(named)) {
-    check(false, "the device shakes hands");
-    return false;
-  }
-  return true;
+  number = 0;
+  const bool ready = name == nullptr || shake_hands(name, number);
+  check(ready, "the device shakes hands");
+  return ready;
 }
 
 template <u32 Count>
@@ -221,20 +206,20 @@ void refused(u16 queue, const char* what, const Buffer (&pieces)[Count]) {
   check(driver.request(queue, pieces, used) && used.written == 0, what);
 }
 
-void malformed() {
+void malformed(u16 queue) {
   constexpr u64 kNoMemory = 0xd0000000;  // in the hole below 4 GiB
   constexpr u64 kEndOfSpace = ~u64{0} - 100;
   static u8 bytes[32];
-  for (const u16 queue : {queue_out(0), kControlOut}) {
-    refused(queue, "bytes where no memory is", {Buffer{kNoMemory, 100, 0}});
-    refused(queue, "bytes at the end of all addresses", {Buffer{kEndOfSpace, 200, 0}});
-    refused(queue, "4 GiB", {Buffer{0, ~0U, 0}, Buffer{0, ~0U, 0}});
-    refused(queue, "bytes to be written to", {writable(bytes, sizeof bytes)});
-    refused(queue, "readable after writable", {writable(bytes, 8), readable(bytes, 8)});
-    if (driver.ring().indirect) {
-      refused(queue, "indirect in indirect", {Buffer{reinterpret_cast<u64>(bytes), 32, kIndirect}});
-    }
+  refused(queue, "bytes where no memory is", {Buffer{kNoMemory, 100, 0}});
+  refused(queue, "bytes at the end of all addresses", {Buffer{kEndOfSpace, 200, 0}});
+  refused(queue, "4 GiB", {Buffer{0, ~0U, 0}, Buffer{0, ~0U, 0}});
+  refused(queue, "bytes to be written to", {writable(bytes, sizeof bytes)});
+  refused(queue, "readable after writable", {writable(bytes, 8), readable(bytes, 8)});
+  if (driver.ring().indirect) {
+    refused(queue, "indirect in indirect", {Buffer{reinterpret_cast<u64>(bytes), 32, kIndirect}});
   }
+}
+void malformed_messages() {
   for (const Control message :
        {Control{kNone, kPortOpen, 1}, Control{0, 0xffff, 1}, Control{1U << 31U, kPortReady, 1}}) {
     refused(kControlOut, "half a message", {readable(&message, 3)});
@@ -242,49 +227,53 @@ void malformed() {
   }
 }
 
+/// Whatever is broken, the device is well again after a reset.
+bool break_the_rules(const char* name, u64 wanted, u32& number) {
+  malformed(queue_out(number));
+  if (name != nullptr) {
+    malformed(kControlOut);
+    malformed_messages();
+  }
+  for (const u16 queue : {queue_in(number), queue_out(number), kControlOut}) {
+    if (queue == kControlOut && name == nullptr) {
+      continue;
+    }
+    driver.break_ring(queue);
+    driver.wait_for_needs_reset();
+    __builtin_memset(ports, 0, sizeof ports);
+    if (!driver.negotiate(wanted) || !start(name, number)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 int guest_main(const HvmStartInfo& info) {
-  const bool multiport = number_word("multiport", 1) != 0;
-  const u64 wanted = kSize | (multiport ? kMultiport : 0);
-  u32 named = kNone;
-  if (!driver.open(info, kConsole, wanted) || !start(multiport, named)) {
+  const char* const name = word("port");
+  const u64 wanted = name != nullptr ? kMultiport : kSize;
+  u32 number = 0;
+  if (!driver.open(info, kConsole, wanted) || !start(name, number)) {
     return verdict();
   }
-  if (number_word("hostile", 0) != 0) {
-    malformed();
-    for (const u16 queue : {queue_in(0), queue_out(0), kControlOut}) {
-      driver.break_ring(queue);
-      driver.wait_for_needs_reset();
-      __builtin_memset(ports, 0, sizeof ports);
-      if (!driver.negotiate(wanted) || !start(multiport, named)) {
-        return verdict();
-      }
-    }
+  if (number_word("hostile", 0) != 0 && !break_the_rules(name, wanted, number)) {
+    return verdict();
   }
   print("ready\n");
 
-  offer_all(queue_in(0), input[0][0]);
-  say(0, "this is the console\n");
+  offer_all(queue_in(number), input[0]);
+  say(number, name != nullptr ? "this is a port\n" : "this is the console\n");
   if (number_word("window", 0) != 0) {
     watch_window();
   }
-  if (named != kNone) {
-    offer_all(queue_in(named), input[named][0]);
-    say(named, "this is a port\n");
-  }
-  u32 running = named == kNone ? 1 : 2;
-  while (running > 0) {
-    const u16 first = queue_in(0);
-    const u16 second = named == kNone ? first : queue_in(named);
-    u16 which = 0;
-    Used used;
-    if (!driver.wait_either(first, second, which, used)) {
+  Used used;
+  do {
+    if (!driver.wait(queue_in(number), used)) {
+      check(false, "a port that ends");
       break;
     }
-    running -= echo(which == first ? 0 : named, used) ? 1 : 0;
-  }
-  check_equal(running, 0, "ports that never end");
+  } while (!echo(number, used));
   driver.report("console");
   return verdict();
 }

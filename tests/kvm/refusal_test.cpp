@@ -1,4 +1,4 @@
-// Disks and networks that Martlet does not begin with: one line, exit code 125, and nothing left behind.
+// Disks, ports and networks that Martlet does not begin with: one line, exit code 125, and nothing left behind.
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -44,9 +44,9 @@ std::string listing(const TempDir& directory) {
   return run({.command = {"sh", "-c", "stat -c '%n %s' -- *"}, .directory = directory.path()}).out;
 }
 
-class BadDisk : public testing::TestWithParam<Refusal> {};
+class BadPlace : public testing::TestWithParam<Refusal> {};
 
-TEST_P(BadDisk, IsRefusedInOneLine) {
+TEST_P(BadPlace, IsRefusedInOneLine) {
   const auto& refusal = GetParam();
   const TempDir directory;
   ASSERT_EQ(run({.command = {"sh", "-c", refusal.setup}, .directory = directory.path()}).exit_code, 0);
@@ -56,7 +56,7 @@ TEST_P(BadDisk, IsRefusedInOneLine) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    All, BadDisk,
+    Disks, BadPlace,
     testing::Values(
         Refusal{"Missing", ":", {"-d", "disk"}, "disk: No such file"},
         Refusal{"Unreadable", "truncate -s 1M disk; chmod 0 disk", {"-d", "disk"}, "Permission denied"},
@@ -100,6 +100,25 @@ INSTANTIATE_TEST_SUITE_P(
                 "truncate -s 1M base && qemu-img create -qf qcow2 disk 1M",
                 {"-d", "disk,format=qcow2,backing=base,backing_format=raw"},
                 "has no backing file"}),
+    name_of);
+
+INSTANTIATE_TEST_SUITE_P(
+    Ports, BadPlace,
+    testing::Values(
+        Refusal{"ConsoleAndPortOnStdio",
+                ":",
+                {"--serial", "null", "--console", "stdio", "--port", "name=log,stdio"},
+                "by --console null"},
+        Refusal{"SerialAndPortOnStdio", ":", {"--port", "name=log,stdio"}, "by --serial null"},
+        Refusal{"TwoOnStdio", ":", {"--port", "name=a,stdio", "--port", "name=b,stdio"}, "stdio can lead to one port"},
+        Refusal{"TwoOfOneName",
+                "truncate -s 1M disk",
+                {"--console", "file=log", "-d", "disk,overlay=new", "--port", "name=a,null", "--port", "name=a,pty"},
+                "two named 'a'"},
+        Refusal{"NoSuchDirectory",
+                ":",
+                {"--console", "socket=hvc", "--port", "name=a,socket=a", "--port", "name=b,file=missing/b"},
+                "missing/b: No such file"}),
     name_of);
 
 TEST(BadDiskInUse, NamesWhoHoldsIt) {

@@ -1,6 +1,7 @@
 // The virtio driver guests, which know nothing of Martlet (they pass under QEMU too), against its devices: over
 // PCI and MMIO, on both rings, told of used buffers in every way there is.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
 
@@ -10,6 +11,7 @@
 #include "tests/kvm/network.h"
 #include "tests/support/line.h"
 #include "tests/support/sectors.h"
+#include "vmm/base/fd.h"
 
 namespace martlet::test {
 namespace {
@@ -90,29 +92,53 @@ TEST_P(Virtio, BlockSurvivesRequestsThatBreakTheRules) {
   EXPECT_TRUE(holds_what_was_written(read_file(disk)));
 }
 
-void talk_to_console(const Way& way, const std::string& words) {
-  const TempDir directory;
-  const auto console = directory.file("console");
-  const auto agent = directory.file("agent");
-  Subprocess vmm{{.command = martlet_command(
-                      guest_on(way, "virtio_console", "port=agent" + words,
-                               {"--console", "socket=" + console, "--port", "name=agent,socket=" + agent}))}};
-  Line user{connect_to(console)};
-  Line host_agent{connect_to(agent)};
+/// It says `greeting`, then what is said to it.
+void talk_to(const Guest& guest, const std::string& socket, std::string_view greeting) {
+  Subprocess vmm{{.command = martlet_command(guest)}};
+  Line user{connect_to(socket)};
   ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
-  EXPECT_TRUE(user.wait_for("this is the console\n")) << vmm.wait();
-  EXPECT_TRUE(host_agent.wait_for("this is a port\n")) << vmm.wait();
+  EXPECT_TRUE(user.wait_for(greeting)) << vmm.wait();
   const auto text = typed(5000);
   user.type(text + "the end");
-  host_agent.type("and " + text + "the end");
   EXPECT_TRUE(user.wait_for(text + "the end")) << user.seen();
-  EXPECT_TRUE(host_agent.wait_for("and " + text + "the end")) << host_agent.seen();
   user.type("\4");
-  host_agent.type("\4");
   expect_report(vmm.wait(), "console");
 }
+void talk_to_console(const Way& way, const std::string& words) {
+  const TempDir directory;
+  const auto socket = directory.file("console");
+  talk_to(guest_on(way, "virtio_console", words, {"--console", "socket=" + socket, "--port", "name=log,null"}), socket,
+          "this is the console\n");
+}
+void talk_to_port(const Way& way, const std::string& words) {
+  const TempDir directory;
+  const auto socket = directory.file("agent");
+  talk_to(guest_on(way, "virtio_console", "port=agent" + words,
+                   {"--port", "name=log,null", "--port", "name=agent,socket=" + socket}),
+          socket, "this is a port\n");
+}
+TEST(VirtioPty, IsToldOf) {
+  Subprocess vmm{{.command = martlet_command(
+                      {.name = "virtio_console", .options = {"--console", "pty", "--port", "name=agent,pty"}})}};
+  ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
+  const auto open_told = [&](std::string_view whose) {
+    const auto at = vmm.err().find(whose);
+    EXPECT_NE(at, std::string::npos) << vmm.err();
+    const auto begin = vmm.err().find('/', at);
+    return open_file(vmm.err().substr(begin, vmm.err().find_first_of("\r\n", begin) - begin), O_RDWR | O_NOCTTY);
+  };
+  const auto agent = open_told("port agent is /dev/pts/");
+  Line line{open_told("the virtio console is /dev/pts/")};
+  EXPECT_TRUE(line.wait_for("this is the console\n"));
+  line.type("hello\4");
+  EXPECT_TRUE(line.wait_for("hello\4"));
+  EXPECT_EQ(vmm.wait().exit_code, 0);
+}
+
 TEST_P(Virtio, Console) { talk_to_console(GetParam(), ""); }
-TEST_P(Virtio, ConsoleSurvivesWhatBreaksTheRules) { talk_to_console(GetParam(), " hostile=1"); }
+TEST_P(Virtio, ConsoleSurvivesWhatBreaksTheRules) { talk_to_console(GetParam(), "hostile=1"); }
+TEST_P(Virtio, NamedPort) { talk_to_port(GetParam(), ""); }
+TEST_P(Virtio, NamedPortSurvivesWhatBreaksTheRules) { talk_to_port(GetParam(), " hostile=1"); }
 
 TEST_P(Virtio, ConsoleHasTheTerminalsSize) {
   Terminal terminal;
@@ -121,11 +147,11 @@ TEST_P(Virtio, ConsoleHasTheTerminalsSize) {
     ASSERT_EQ(::ioctl(terminal.user(), TIOCSWINSZ, &size), 0);
   };
   resize(37, 111);
-  Subprocess vmm{{.command = martlet_command(
-                      guest_on(GetParam(), "virtio_console", "multiport=0 window=1", {"--console", "stdio"})),
-                  .input = Subprocess::Input::Terminal,
-                  .output = Subprocess::Output::Terminal,
-                  .terminal = &terminal}};
+  Subprocess vmm{
+      {.command = martlet_command(guest_on(GetParam(), "virtio_console", "window=1", {"--console", "stdio"})),
+       .input = Subprocess::Input::Terminal,
+       .output = Subprocess::Output::Terminal,
+       .terminal = &terminal}};
   ASSERT_TRUE(vmm.wait_for("window 111 037")) << vmm.wait();
   resize(50, 132);
   EXPECT_TRUE(vmm.wait_for("window 132 050")) << vmm.wait();
@@ -143,10 +169,11 @@ TEST_P(VirtioProbe, FindsAllDevicesAsTheyShouldBe) {
   const TempDir directory;
   const auto disk = directory.file("disk.img");
   write_disk(disk, 64);
-  const auto guest = run_martlet(
-      guest_on(GetParam(), "virtio_probe", "strict=1 expect=3", {"-d", "path=" + disk, "--rng", "--console", "null"}));
+  const auto guest =
+      run_martlet(guest_on(GetParam(), "virtio_probe", "strict=1 expect=4",
+                           {"-d", "path=" + disk, "--rng", "--console", "null", "--port", "name=log,null"}));
   EXPECT_EQ(guest.exit_code, 0) << guest;
-  EXPECT_TRUE(guest.out.ends_with("virtio devices 3\n")) << guest;
+  EXPECT_TRUE(guest.out.ends_with("virtio devices 4\n")) << guest;
 }
 
 INSTANTIATE_TEST_SUITE_P(By, VirtioProbe,

@@ -81,7 +81,7 @@ TEST(CommandLine, DevicesReachTheConfigInTheirOrder) {
   EXPECT_EQ(config.ports[1].target.path, "log");
   EXPECT_TRUE(config.rng);
   EXPECT_EQ(config.transport, Transport::Mmio);
-  EXPECT_EQ(count_virtio_devices(config), 6U) << "a console and its ports are one device";
+  EXPECT_EQ(count_virtio_devices(config), 7U) << "named ports are one device, and not the console's";
 }
 
 TEST(CommandLine, BadDevicesNameTheirOption) {

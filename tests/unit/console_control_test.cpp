@@ -1,4 +1,4 @@
-// What driver and device tell each other of a console's ports (virtio 1.2 §5.3.6.2).
+// What driver and device tell each other of named ports (virtio 1.2 §5.3.6.2).
 
 #include "devices/virtio/console_control.h"
 
@@ -13,10 +13,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-struct ConsolePorts : ConsoleTest {
-  /// A console on a file and a port "agent" on a socket.
-  void make_agent() {
-    make({.target = file(path("log")), .ports = {{.name = "agent", .target = socket(path("agent"))}}});
+struct NamedPorts : ConsoleTest {
+  /// A port "log" on a file and a port "agent" on a socket.
+  void make_agent(std::vector<ConsolePort::Hooks> port_hooks = {}) {
+    make_ports({{.name = "log", .target = file(path("log"))}, {.name = "agent", .target = socket(path("agent"))}},
+               std::move(port_hooks));
   }
   void say(std::uint32_t port, std::uint16_t event, std::uint16_t value) {
     driver.chain(kControlOut).readable(ConsoleMessage{.port = port, .event = event, .value = value}).submit();
@@ -46,12 +47,12 @@ struct ConsolePorts : ConsoleTest {
   }
   /// Both ports known to both sides, and open.
   void introduce() {
-    start(kMultiportBit | kSizeBit);
+    start(kConsoleMultiport);
     say(~0U, kDeviceReady, 1);
     EXPECT_EQ(hear(), "0 1 1");
     EXPECT_EQ(hear(), "1 1 1");
     say(0, kPortReady, 1);
-    EXPECT_EQ(hear(), "0 4 1");
+    EXPECT_EQ(hear(), "0 7 1 log");
     EXPECT_EQ(hear(), "0 6 1");
     say(0, kPortOpen, 1);
     say(1, kPortReady, 1);
@@ -59,19 +60,20 @@ struct ConsolePorts : ConsoleTest {
     say(1, kPortOpen, 1);
   }
 };
-INSTANTIATE_TEST_SUITE_P(Rings, ConsolePorts, testing::Values(Ring::Split, Ring::Packed), ring_name);
+INSTANTIATE_TEST_SUITE_P(Rings, NamedPorts, testing::Values(Ring::Split, Ring::Packed), ring_name);
 
-TEST_P(ConsolePorts, AreAnnouncedNamedAndOpened) {
+TEST_P(NamedPorts, AreAnnouncedNamedAndOpened) {
   std::vector<bool> opened;
-  hooks.opened = [&](bool open) { opened.push_back(open); };
+  std::vector<ConsolePort::Hooks> told(1);
+  told[0].opened = [&](bool open) { opened.push_back(open); };
   const auto heard_of = [&] {  // asked on the loop's thread, which tells it
     std::vector<bool> copy;
     loop.call([&] { copy = opened; });
     return copy;
   };
-  make_agent();
-  EXPECT_EQ(console->queue_sizes().size(), 6U);
-  EXPECT_NE(console->features() & kMultiportBit, 0U);
+  make_agent(std::move(told));
+  EXPECT_EQ(ports->queue_sizes().size(), 6U);
+  EXPECT_NE(ports->features() & kConsoleMultiport, 0U);
   introduce();
   EXPECT_EQ(heard_of(), std::vector<bool>{true});
   auto client = dial(path("agent"));
@@ -82,20 +84,11 @@ TEST_P(ConsolePorts, AreAnnouncedNamedAndOpened) {
   EXPECT_EQ(heard_of(), (std::vector<bool>{true, false}));
 }
 
-TEST_P(ConsolePorts, WithoutNamesThereIsOneAndNoControl) {
-  make({.target = file(path("log"))});
-  EXPECT_EQ(console->queue_sizes().size(), 2U);
-  EXPECT_EQ(console->features() & kMultiportBit, 0U);
-  start(kMultiportBit);  // a transport would not let it through; nor does the device
-  EXPECT_TRUE(console->port().open());
-  send(kOut, "one");
-  EXPECT_EQ(test::read_file(path("log")), "one");
-}
-
-TEST_P(ConsolePorts, ADriverOfOnePortUsesTheFirst) {
+TEST_P(NamedPorts, ADriverOfOnePortUsesTheFirst) {
   make_agent();
   start(0);
-  EXPECT_TRUE(console->port().open());
+  EXPECT_TRUE(ports->port(0).open());
+  EXPECT_FALSE(ports->port(1).open());
   send(kOut, "one");
   EXPECT_EQ(test::read_file(path("log")), "one");
   submit(kAgentOut, "two");
@@ -105,7 +98,7 @@ TEST_P(ConsolePorts, ADriverOfOnePortUsesTheFirst) {
   EXPECT_FALSE(driver.take_used(kControlOut));
 }
 
-TEST_P(ConsolePorts, CarryBytesBothWays) {
+TEST_P(NamedPorts, CarryBytesBothWays) {
   make_agent();
   introduce();
   const auto client = dial(path("agent"));
@@ -121,7 +114,7 @@ TEST_P(ConsolePorts, CarryBytesBothWays) {
   EXPECT_EQ(std::filesystem::file_size(path("log")), 0U);
 }
 
-TEST_P(ConsolePorts, AStreamIsHeldUntilItsReaderTookIt) {
+TEST_P(NamedPorts, AStreamIsHeldUntilItsReaderTookIt) {
   make_agent();
   introduce();
   auto client = dial(path("agent"));
@@ -136,7 +129,7 @@ TEST_P(ConsolePorts, AStreamIsHeldUntilItsReaderTookIt) {
   EXPECT_TRUE(wait_used(kAgentOut));
 }
 
-TEST_P(ConsolePorts, AClientThatLeavesTakesTheChainItBeganWithIt) {
+TEST_P(NamedPorts, AClientThatLeavesTakesTheChainItBeganWithIt) {
   make_agent();
   introduce();
   auto client = dial(path("agent"));
@@ -151,12 +144,12 @@ TEST_P(ConsolePorts, AClientThatLeavesTakesTheChainItBeganWithIt) {
   client = dial(path("agent"));
   EXPECT_EQ(hear(), "1 6 1");
   EXPECT_EQ(read_up_to(client.get(), 16), "for the next one");
-  on_loop([&] { static_cast<void>(console->finish(0ms)); });
-  ASSERT_EQ(console->troubles().size(), 1U);
-  EXPECT_TRUE(console->troubles()[0].ends_with(" bytes of port agent lost: nobody read them"));
+  on_loop([&] { ports->finish(0ms); });
+  ASSERT_EQ(ports->troubles().size(), 1U);
+  EXPECT_TRUE(ports->troubles()[0].ends_with(" bytes of port agent lost: nobody read them"));
 }
 
-TEST_P(ConsolePorts, InputWaitsUntilTheGuestOpensThePort) {
+TEST_P(NamedPorts, InputWaitsUntilTheGuestOpensThePort) {
   make_agent();
   introduce();
   say(1, kPortOpen, 0);
@@ -176,24 +169,20 @@ TEST_P(ConsolePorts, InputWaitsUntilTheGuestOpensThePort) {
   EXPECT_EQ(wait_used(kAgentIn)->text(), "heard");
 }
 
-TEST_P(ConsolePorts, WhatCouldNotBeToldIsToldAsItIsLater) {
+TEST_P(NamedPorts, WhatCouldNotBeToldIsToldAsItIsLater) {
   make_agent();
   introduce();
   for (int i = 0; i < 20; ++i) {
     const auto client = dial(path("agent"));
   }
-  on_loop([&] { console->resize({.columns = 80, .rows = 25}); });
-  on_loop([&] { console->resize({.columns = 132, .rows = 43}); });
   EXPECT_TRUE(settles());
   const auto client = dial(path("agent"));
   EXPECT_TRUE(settles());
-  using namespace std::string_literals;
-  EXPECT_EQ(hear(), "0 5 0 \x84\0\x2b\0"s);
   EXPECT_EQ(hear(), "1 6 1");
   EXPECT_TRUE(is_silent());
 }
 
-TEST_P(ConsolePorts, AClientThatChangedUnnoticedIsTwoMessages) {
+TEST_P(NamedPorts, AClientThatChangedUnnoticedIsTwoMessages) {
   make_agent();
   introduce();
   auto client = dial(path("agent"));
@@ -206,9 +195,9 @@ TEST_P(ConsolePorts, AClientThatChangedUnnoticedIsTwoMessages) {
   EXPECT_TRUE(is_silent());
 }
 
-TEST_P(ConsolePorts, BuffersThatAreTooSmallComeBackEmptyAndNoMessageIsLost) {
+TEST_P(NamedPorts, BuffersThatAreTooSmallComeBackEmptyAndNoMessageIsLost) {
   make_agent();
-  start(kMultiportBit);
+  start(kConsoleMultiport);
   say(~0U, kDeviceReady, 1);
   EXPECT_EQ(hear(7), "nothing");
   driver.chain(kControlIn).readable("not writable").submit();
@@ -221,9 +210,9 @@ TEST_P(ConsolePorts, BuffersThatAreTooSmallComeBackEmptyAndNoMessageIsLost) {
   EXPECT_EQ(hear(13), "1 7 1 agent");
 }
 
-TEST_P(ConsolePorts, NonsenseIsIgnored) {
+TEST_P(NamedPorts, NonsenseIsIgnored) {
   make_agent();
-  start(kMultiportBit);
+  start(kConsoleMultiport);
   say(1, kPortReady, 1);  // before it said that it is ready
   say(1, kPortOpen, 1);
   say(~0U, kDeviceReady, 0);
@@ -242,7 +231,7 @@ TEST_P(ConsolePorts, NonsenseIsIgnored) {
   }
   say(0, kPortReady, 0);
   say(0, kPortOpen, 1);  // it has not said that it knows the port
-  EXPECT_FALSE(console->port().open());
+  EXPECT_FALSE(ports->port(0).open());
   send(kControlOut, "short");
   send(kControlOut, std::string(5000, '\xff'));
   driver.chain(kControlOut).writable(64).submit();
@@ -254,40 +243,26 @@ TEST_P(ConsolePorts, NonsenseIsIgnored) {
   EXPECT_EQ(read_up_to(client.get(), 25), "data before it was opened");
 }
 
-TEST_P(ConsolePorts, AResetForgetsWhatTheDriverSaid) {
+TEST_P(NamedPorts, AResetForgetsWhatTheDriverSaid) {
   make_agent();
   introduce();
   stop();
-  EXPECT_FALSE(console->port().open());
+  EXPECT_FALSE(ports->port(0).open());
   introduce();
-  EXPECT_TRUE(console->port().open());
+  EXPECT_TRUE(ports->port(0).open());
 }
 
-TEST_P(ConsolePorts, TheSizeIsInTheConfiguration) {
+TEST_P(NamedPorts, TheirNumberIsInTheConfiguration) {
   make_agent();
-  const auto config = [&] {
-    std::array<std::uint16_t, 8> words{};
-    console->read_config(0, std::as_writable_bytes(std::span{words}));
-    return words;
-  };
-  EXPECT_EQ(config(), (std::array<std::uint16_t, 8>{0, 0, 2, 0, 0, 0, 0, 0}));
-  const auto generation = console->config_generation();
-  start(kSizeBit);
-  on_loop([&] { console->resize({.columns = 80, .rows = 25}); });
-  EXPECT_EQ(config(), (std::array<std::uint16_t, 8>{80, 25, 2, 0, 0, 0, 0, 0}));
-  EXPECT_NE(console->config_generation(), generation);
-  EXPECT_EQ(driver.config_changes(), 1U);
-  on_loop([&] { console->resize({.columns = 80, .rows = 25}); });
-  EXPECT_EQ(driver.config_changes(), 1U) << "it has not changed";
-  std::array<std::byte, 4> beyond{std::byte{1}};
-  console->read_config(0xffff'fff0, beyond);
-  EXPECT_EQ(beyond, (std::array<std::byte, 4>{}));
+  std::array<std::uint16_t, 8> words{};
+  ports->read_config(0, std::as_writable_bytes(std::span{words}));
+  EXPECT_EQ(words, (std::array<std::uint16_t, 8>{0, 0, 2, 0, 0, 0, 0, 0}));
 }
 
-TEST_P(ConsolePorts, RefusesWhatTheHostDoesNotHave) {
-  EXPECT_THROW(make({.target = file(path("no/log"))}), HostError);
-  EXPECT_THROW(make({.target = file(path("log")), .ports = {{.name = "a"}, {.name = "a"}}}), HostError);
-  EXPECT_THROW(make({.target = file(path("log")), .ports = {{.name = "a", .target = file(path("no/a"))}}}), HostError);
+TEST_P(NamedPorts, RefuseWhatTheHostDoesNotHave) {
+  EXPECT_THROW(
+      make_ports({{.name = "agent", .target = socket(path("agent"))}, {.name = "a", .target = file(path("no/a"))}}),
+      HostError);
   EXPECT_FALSE(std::filesystem::exists(path("agent")));
 }
 
@@ -301,7 +276,7 @@ TEST(PortOptions, AreParsed) {
   EXPECT_EQ(parse_port_options("name=x,null").target.kind, Kind::Null);
   EXPECT_EQ(parse_port_options("name=x,stdio").target.kind, Kind::Stdio);
   EXPECT_EQ(parse_port_options("name=x,file=log").target.path, "log");
-  const std::string longest(ConsoleOptions::kLongestName, 'n');
+  const std::string longest(PortOptions::kLongestName, 'n');
   EXPECT_EQ(parse_port_options("null,name=" + longest).name, longest);
   for (const auto* const bad :
        {"", "name=x", "pty", "name=,pty", "name=a/b,pty", "name=..,pty", "name=a\nb,pty", "name=x,pty,file=y",
@@ -311,19 +286,20 @@ TEST(PortOptions, AreParsed) {
   EXPECT_THROW(static_cast<void>(parse_port_options("null,name=" + longest + "n")), HostError);
 }
 
-TEST(ConsoleOptions, AreChecked) {
-  ConsoleOptions options{.target = {.kind = SerialTarget::Kind::Stdio, .path = {}}};
-  for (std::size_t i = 0; i < ConsoleOptions::kMostPorts; ++i) {
-    options.ports.push_back({.name = fmt::format("p{}", i)});
+TEST(PortOptions, AreChecked) {
+  std::vector<PortOptions> ports;
+  for (std::size_t i = 0; i < kMostPorts; ++i) {
+    ports.push_back({.name = fmt::format("p{}", i)});
   }
-  EXPECT_NO_THROW(check_console(options));
-  options.ports.back().target.kind = SerialTarget::Kind::Stdio;
-  EXPECT_THROW(check_console(options), HostError) << "two want stdin";
-  options.ports.back() = {.name = "p0"};
-  EXPECT_THROW(check_console(options), HostError) << "one name twice";
-  options.ports.back() = {.name = "last"};
-  options.ports.push_back({.name = "one too many"});
-  EXPECT_THROW(check_console(options), HostError);
+  ports.front().target.kind = SerialTarget::Kind::Stdio;
+  EXPECT_NO_THROW(check_ports(ports));
+  ports.back().target.kind = SerialTarget::Kind::Stdio;
+  EXPECT_THROW(check_ports(ports), HostError) << "two want stdin";
+  ports.back() = {.name = "p0"};
+  EXPECT_THROW(check_ports(ports), HostError) << "one name twice";
+  ports.back() = {.name = "last"};
+  ports.push_back({.name = "one too many"});
+  EXPECT_THROW(check_ports(ports), HostError);
 }
 
 }  // namespace

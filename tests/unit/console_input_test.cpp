@@ -1,4 +1,4 @@
-// What the host says to a console's ports, and when the guest gets it.
+// What the host says to a console, and when the guest gets it.
 
 #include "tests/unit/console_support.h"
 
@@ -17,7 +17,7 @@ struct ConsoleInput : ConsoleTest {
 INSTANTIATE_TEST_SUITE_P(Rings, ConsoleInput, testing::Values(Ring::Split, Ring::Packed), ring_name);
 
 TEST_P(ConsoleInput, ArrivesWhole) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   const auto text = noise(16U << 20U);
@@ -27,7 +27,7 @@ TEST_P(ConsoleInput, ArrivesWhole) {
 }
 
 TEST_P(ConsoleInput, StaysWithTheClientUntilTheGuestHasBuffers) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   write_all(client.get(), "hello");
@@ -39,7 +39,7 @@ TEST_P(ConsoleInput, StaysWithTheClientUntilTheGuestHasBuffers) {
 }
 
 TEST_P(ConsoleInput, UselessBuffersComeBackEmpty) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   driver.chain(kIn).readable("to read from").submit();
@@ -56,7 +56,7 @@ TEST_P(ConsoleInput, UselessBuffersComeBackEmpty) {
 }
 
 TEST_P(ConsoleInput, OfAClientThatLeftIsDeliveredBeforeTheNextOnes) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   auto client = dial(path("sock"));
   write_all(client.get(), noise(5000));
@@ -68,7 +68,7 @@ TEST_P(ConsoleInput, OfAClientThatLeftIsDeliveredBeforeTheNextOnes) {
 }
 
 TEST_P(ConsoleInput, AHalfClosedClientStillReads) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   auto client = dial(path("sock"));
   write_all(client.get(), "only listening from now on");
@@ -84,7 +84,7 @@ TEST_P(ConsoleInput, AHalfClosedClientStillReads) {
 }
 
 TEST_P(ConsoleInput, APtyTalksBack) {
-  make({.target = {.kind = SerialTarget::Kind::Pty, .path = {}}});
+  make({.kind = SerialTarget::Kind::Pty, .path = {}});
   start(0);
   const auto slave = open_file(console->port().host().pty_path(), O_RDWR | O_NOCTTY);
   write_all(slave.get(), "in\r\x03\x04\n");
@@ -94,7 +94,7 @@ TEST_P(ConsoleInput, APtyTalksBack) {
 }
 
 TEST_P(ConsoleInput, AQueueStoppedWithABufferInHandKeepsItsHandsOff) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   offer(100);
@@ -110,7 +110,7 @@ TEST_P(ConsoleInput, AQueueStoppedWithABufferInHandKeepsItsHandsOff) {
 }
 
 TEST_P(ConsoleInput, IsTypedAheadAsFarAsATerminalDoes) {
-  make({.target = {.kind = SerialTarget::Kind::Null, .path = {}}});
+  make({.kind = SerialTarget::Kind::Null, .path = {}});
   const auto text = noise(2 * ConsolePort::kTypeAheadSize);
   on_loop([&] {
     console->port().type(bytes_of("forgotten"));
@@ -128,7 +128,7 @@ TEST_P(ConsoleInput, ComesFromOtherHandsWhereTheyAskForRoom) {
   std::vector<bool> opened;
   hooks.has_room = [&] { ++asked; };
   hooks.opened = [&](bool open) { opened.push_back(open); };
-  make({.target = {.kind = SerialTarget::Kind::Null, .path = {}}});
+  make({.kind = SerialTarget::Kind::Null, .path = {}});
   on_loop([&] {
     EXPECT_EQ(console->port().room(), 0U);
     EXPECT_EQ(console->port().receive(bytes_of("no")), 0U);
@@ -165,7 +165,7 @@ TEST_P(ConsoleInput, KeysAreSeenThoughTheGuestHangs) {
   std::fflush(stdout);
   const auto saved_in = duplicate(0);
   ::dup2(read_end.get(), 0);
-  make({.target = {.kind = SerialTarget::Kind::Stdio, .path = {}}});
+  make({.kind = SerialTarget::Kind::Stdio, .path = {}});
   ::dup2(saved_in.get(), 0);
   write_all(write_end.get(), "before the driver");
   thread = std::jthread{[this] { loop.run(); }};

@@ -31,18 +31,14 @@ struct Pipe {
 };
 
 struct ConsoleOneWay : ConsoleTest {
-  /// A console that leads nowhere, and one port, open at both ends.
-  void make_port(SerialTarget::Kind kind, Console::Hooks port_hooks = {}) {
-    std::vector<Console::Hooks> named;
-    named.push_back(std::move(port_hooks));
-    ConsoleOptions options;
-    options.target.kind = SerialTarget::Kind::Null;
-    options.ports.push_back({.name = "stream"});
-    options.ports.front().target.kind = kind;
-    console.emplace(loop, options, Console::Hooks{}, std::move(named));
+  /// A port that leads nowhere, and one that does, open at both ends.
+  void make_port(SerialTarget::Kind kind, ConsolePort::Hooks port_hooks = {}) {
+    std::vector<ConsolePort::Hooks> told(1);
+    told.push_back(std::move(port_hooks));
+    make_ports({{.name = "null"}, {.name = "stream", .target = {.kind = kind, .path = {}}}}, std::move(told));
   }
   void open_port() {
-    start(kMultiportBit);
+    start(kConsoleMultiport);
     say(~0U, kDeviceReady, 1);
     EXPECT_EQ(hear(), "0 1 1");
     EXPECT_EQ(hear(), "1 1 1");
@@ -130,8 +126,8 @@ TEST_P(ConsoleOneWay, StdoutIsClosedWhenItsReaderLeaves) {
   send(kAgentOut, "unread");  // given back all the same
   EXPECT_EQ(hear(), "1 6 0");
   send(kAgentOut, "more");
-  on_loop([&] { EXPECT_EQ(console->finish(std::chrono::milliseconds{0}), 0U); });
-  EXPECT_TRUE(console->troubles().empty()) << "as with any program in a pipe";
+  on_loop([&] { ports->finish(std::chrono::milliseconds{0}); });
+  EXPECT_TRUE(ports->troubles().empty()) << "as with any program in a pipe";
 }
 
 TEST_P(ConsoleOneWay, AFullDiskIsToldOf) {
@@ -145,8 +141,8 @@ TEST_P(ConsoleOneWay, AFullDiskIsToldOf) {
   say(1, kPortOpen, 1);
   send(kAgentOut, "lost");
   EXPECT_EQ(hear(), "1 6 0");
-  ASSERT_EQ(console->troubles().size(), 1U);
-  EXPECT_NE(console->troubles()[0].find("stderr: No space left on device"), std::string::npos);
+  ASSERT_EQ(ports->troubles().size(), 1U);
+  EXPECT_NE(ports->troubles()[0].find("stderr: No space left on device"), std::string::npos);
 }
 
 TEST_P(ConsoleOneWay, SaysWhenAllIsSent) {

@@ -1,4 +1,4 @@
-// What the guest says on a console's ports, and who hears it.
+// What the guest says on a console, and who hears it.
 
 #include "tests/unit/console_support.h"
 
@@ -13,18 +13,18 @@ INSTANTIATE_TEST_SUITE_P(Rings, ConsoleOutput, testing::Values(Ring::Split, Ring
 TEST_P(ConsoleOutput, GoesToAFileByteForByte) {
   std::string seen;
   hooks.observe = [&](std::span<const std::byte> bytes) { seen += text_of(bytes); };
-  make({.target = file(path("log"))});
+  make(file(path("log")));
   start(0);
   const auto text = noise(3U << 20U);
   pour(kOut, text);
   EXPECT_TRUE(test::read_file(path("log")) == text);
   EXPECT_TRUE(seen == text);
-  on_loop([&] { EXPECT_EQ(console->finish(0ms), 0U); });
-  EXPECT_TRUE(console->troubles().empty());
+  on_loop([&] { EXPECT_EQ(console->port().finish(0ms), 0U); });
+  EXPECT_TRUE(console->port().host().trouble().empty());
 }
 
 TEST_P(ConsoleOutput, OddChainsAreGivenBackAndTheNextOneIsHeard) {
-  make({.target = file(path("log"))});
+  make(file(path("log")));
   start(0);
   driver.chain(kOut).writable(100).submit();
   driver.chain(kOut).readable("a").readable("").writable(10).readable("").submit();  // NOLINT: order is wrong on
@@ -42,7 +42,7 @@ TEST_P(ConsoleOutput, AHugeChainIsWrittenInTurns) {
   constexpr std::uint32_t kPart = 16U << 20U;
   std::uint64_t seen = 0;
   hooks.observe = [&](std::span<const std::byte> bytes) { seen += bytes.size(); };
-  make({.target = {.kind = SerialTarget::Kind::Null, .path = {}}});
+  make({.kind = SerialTarget::Kind::Null, .path = {}});
   start(0);
   const auto buffer = driver.allocate(kPart);
   auto chain = driver.chain(kOut);
@@ -56,18 +56,18 @@ TEST_P(ConsoleOutput, AHugeChainIsWrittenInTurns) {
 }
 
 TEST_P(ConsoleOutput, ASlowReaderGetsEveryByteOfTheConsole) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   const auto text = noise(16U << 20U);
   auto read = std::async(std::launch::async, [&] { return read_up_to(client.get(), text.size(), 500us); });
   pour(kOut, text);
   EXPECT_TRUE(read.get() == text);
-  on_loop([&] { EXPECT_EQ(console->finish(0ms), 0U); });
+  on_loop([&] { EXPECT_EQ(console->port().finish(0ms), 0U); });
 }
 
 TEST_P(ConsoleOutput, WithoutAClientTheGuestGoesOnAndTheNewestIsLost) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto text = noise(3U << 20U);
   pour(kOut, text);
@@ -78,12 +78,11 @@ TEST_P(ConsoleOutput, WithoutAClientTheGuestGoesOnAndTheNewestIsLost) {
   EXPECT_EQ(read_up_to(client.get(), note.size()), note);
   send(kOut, "and on");
   EXPECT_EQ(read_up_to(client.get(), 6), "and on");
-  on_loop([&] { EXPECT_EQ(console->finish(0ms), text.size() - ConsolePort::kBacklogSize); });
+  on_loop([&] { EXPECT_EQ(console->port().finish(0ms), text.size() - ConsolePort::kBacklogSize); });
 }
 
 TEST_P(ConsoleOutput, APtyThatNobodyReadsDoesNotStopTheGuest) {
-  make({.target = {.kind = SerialTarget::Kind::Pty, .path = {}}});
-  ASSERT_EQ(console->ptys().size(), 1U);
+  make({.kind = SerialTarget::Kind::Pty, .path = {}});
   start(0);
   const auto text = noise(3U << 20U);
   pour(kOut, text);
@@ -101,7 +100,7 @@ TEST_P(ConsoleOutput, APtyThatNobodyReadsDoesNotStopTheGuest) {
 }
 
 TEST_P(ConsoleOutput, AClientThatLeavesStopsNobody) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   auto client = dial(path("sock"));
   auto poured = std::async(std::launch::async, [&] { pour(kOut, noise(8U << 20U)); });
@@ -113,7 +112,7 @@ TEST_P(ConsoleOutput, AClientThatLeavesStopsNobody) {
 }
 
 TEST_P(ConsoleOutput, TheLastWordsBeforeAResetAreHeard) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   const auto text = noise(1200000);  // more than fits: the last chain is held
@@ -127,7 +126,7 @@ TEST_P(ConsoleOutput, TheLastWordsBeforeAResetAreHeard) {
 }
 
 TEST_P(ConsoleOutput, AQueueStoppedWhileAChainIsHeldTouchesNothingMore) {
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   start(0);
   const auto client = dial(path("sock"));
   for (int i = 0; i < 3; ++i) {
@@ -141,8 +140,8 @@ TEST_P(ConsoleOutput, AQueueStoppedWhileAChainIsHeldTouchesNothingMore) {
   });
   std::uint64_t lost = 0;
   auto read = std::async(std::launch::async, [&] { return read_up_to(client.get(), 4U << 20U); });
-  on_loop([&] { lost = console->finish(5000ms); });
-  on_loop([&] { console.reset(); });
+  on_loop([&] { lost = console->port().finish(5000ms); });
+  on_loop([&] { remove(); });
   const auto got = read.get();
   EXPECT_GE(got.size(), ConsolePort::kBacklogSize);
   EXPECT_GT(lost, 0U) << "a chain in the ring that was never taken does not count, the held one's rest does";
@@ -166,37 +165,36 @@ struct FullRing {
 
 TEST_P(ConsoleOutput, AllThatIsInTheRingAtTheEndIsHeard) {
   FullRing ring{GetParam()};
-  make({.target = file(path("log"))});
+  make(file(path("log")));
   const auto text = noise(FullRing::kBytes);
   ring.fill(*console, text);
-  EXPECT_EQ(console->finish(60s), 0U);
+  EXPECT_EQ(console->port().finish(60s), 0U);
   EXPECT_TRUE(test::read_file(path("log")) == text);
-  console.reset();
+  remove();
 }
 
 TEST_P(ConsoleOutput, WhatIsLeftInTheRingAtTheEndCounts) {
   FullRing ring{GetParam()};
-  make({.target = socket(path("sock"))});
+  make(socket(path("sock")));
   const auto client = dial(path("sock"));
   ring.fill(*console, noise(FullRing::kBytes));
-  const auto lost = console->finish(0ms);
-  console.reset();
+  const auto lost = console->port().finish(0ms);
+  remove();
   EXPECT_EQ(lost + read_up_to(client.get(), FullRing::kBytes).size(), FullRing::kBytes);
 }
 
 TEST_P(ConsoleOutput, AFullDiskIsTroubleOnceAndTheGuestGoesOn) {
-  make({.target = file("/dev/full")});
+  make(file("/dev/full"));
   start(0);
   pour(kOut, noise(300000));
-  on_loop([&] { EXPECT_EQ(console->finish(0ms), 0U); });
-  ASSERT_EQ(console->troubles().size(), 1U);
-  EXPECT_NE(console->troubles()[0].find("/dev/full: No space left on device"), std::string::npos);
+  on_loop([&] { EXPECT_EQ(console->port().finish(0ms), 0U); });
+  EXPECT_NE(console->port().host().trouble().find("/dev/full: No space left on device"), std::string::npos);
 }
 
 TEST_P(ConsoleOutput, EmergencyWritesAreHeardWithoutADriver) {
   std::string seen;
   hooks.observe = [&](std::span<const std::byte> bytes) { seen += text_of(bytes); };
-  make({.target = file(path("log"))});
+  make(file(path("log")));
   for (const char c : std::string_view{"panic"}) {
     const auto value = static_cast<std::uint32_t>(static_cast<unsigned char>(c)) | 0xabcd'ef00U;
     console->write_config(8, std::as_bytes(std::span{&value, 1}));
@@ -209,6 +207,29 @@ TEST_P(ConsoleOutput, EmergencyWritesAreHeardWithoutADriver) {
   EXPECT_EQ(test::read_file(path("log")), "panic");
   EXPECT_EQ(seen, "panic");
 }
+
+TEST_P(ConsoleOutput, TheTerminalsSizeIsInTheConfiguration) {
+  make({.kind = SerialTarget::Kind::Null, .path = {}});
+  const auto config = [&] {
+    std::array<std::uint16_t, 8> words{};
+    console->read_config(0, std::as_writable_bytes(std::span{words}));
+    return words;
+  };
+  EXPECT_EQ(config(), (std::array<std::uint16_t, 8>{}));
+  const auto generation = console->config_generation();
+  start(kConsoleSize);
+  on_loop([&] { console->resize({.columns = 80, .rows = 25}); });
+  EXPECT_EQ(config(), (std::array<std::uint16_t, 8>{80, 25, 0, 0, 0, 0, 0, 0}));
+  EXPECT_NE(console->config_generation(), generation);
+  EXPECT_EQ(driver.config_changes(), 1U);
+  on_loop([&] { console->resize({.columns = 80, .rows = 25}); });
+  EXPECT_EQ(driver.config_changes(), 1U) << "it has not changed";
+  std::array<std::byte, 4> beyond{std::byte{1}};
+  console->read_config(0xffff'fff0, beyond);
+  EXPECT_EQ(beyond, (std::array<std::byte, 4>{}));
+}
+
+TEST_P(ConsoleOutput, APlaceThatIsNotThereIsRefused) { EXPECT_THROW(make(file(path("no/log"))), HostError); }
 
 }  // namespace
 }  // namespace martlet::virtio

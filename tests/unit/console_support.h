@@ -1,5 +1,5 @@
 #pragma once
-// A console, its driver and the event loop on a thread of its own: what console tests share.
+// A console or named ports, their driver and the event loop on a thread of its own: what console tests share.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "devices/virtio/console.h"
+#include "devices/virtio/console_ports.h"
 #include "tests/support/subprocess.h"
 #include "tests/unit/stream_support.h"
 #include "tests/unit/virtio_driver.h"
@@ -35,8 +36,6 @@
 namespace martlet::virtio {
 
 struct ConsoleTest : testing::TestWithParam<Ring> {
-  static constexpr std::uint64_t kSizeBit = 1;
-  static constexpr std::uint64_t kMultiportBit = 2;
   static constexpr std::uint16_t kIn = 0;
   static constexpr std::uint16_t kOut = 1;
   static constexpr std::uint16_t kControlIn = 2;
@@ -51,18 +50,18 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
       kicks.push_back(make_eventfd());
       loop.watch(kicks.back().get(), EPOLLIN, [this, i](std::uint32_t) {
         drain_counter(kicks[i].get());
-        if (console && started[i]) {
-          console->notified(i);
+        if (device != nullptr && started[i]) {
+          device->notified(i);
         }
       });
     }
   }
   ~ConsoleTest() override {
     on_loop([&] {
-      if (console) {
-        console->stop();
+      if (device != nullptr) {
+        device->stop();
       }
-      console.reset();
+      remove();
     });
     on_loop([&] { loop.stop(); });
     if (thread.joinable()) {
@@ -70,28 +69,37 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
     }
   }
 
-  void make(const ConsoleOptions& options) { console.emplace(loop, options, hooks); }
+  void make(const SerialTarget& target) { device = &console.emplace(loop, target, hooks); }
+  void make_ports(const std::vector<PortOptions>& options, std::vector<ConsolePort::Hooks> port_hooks = {}) {
+    device = &ports.emplace(loop, options, std::move(port_hooks));
+  }
+  /// As it is, queues and all.
+  void remove() {
+    device = nullptr;
+    console.reset();
+    ports.reset();
+  }
   void on_loop(const std::function<void()>& task) { loop.call(task); }
 
-  /// The driver comes; with `features`, those of the console's own that it accepts.
+  /// The driver comes; with `features`, those of the device's own that it accepts.
   void start(std::uint64_t features) {
     if (!thread.joinable()) {
       thread = std::jthread{[this] { loop.run(); }};
     }
-    on_loop([&] { console->start(driver.features() | features, driver); });
-    for (std::uint16_t i = 0; i < console->queue_sizes().size(); ++i) {
+    on_loop([&] { device->start(driver.features() | features, driver); });
+    for (std::uint16_t i = 0; i < device->queue_sizes().size(); ++i) {
       start_queue(i);
     }
   }
   void start_queue(std::uint16_t queue) {
     on_loop([&] {
       started[queue] = true;
-      console->start_queue(queue, driver.make_queue(queue), kicks[queue].get());
+      device->start_queue(queue, driver.make_queue(queue), kicks[queue].get());
     });
   }
   void stop() {
     on_loop([&] {
-      console->stop();
+      device->stop();
       started = {};
     });
   }
@@ -188,8 +196,10 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
   FakeDriver driver{{.size = 16, .ring = GetParam(), .features = kInOrder | kIndirectDescriptors, .queues = kQueues}};
   std::vector<Fd> kicks;
   std::array<bool, kQueues> started{};
-  Console::Hooks hooks;
+  ConsolePort::Hooks hooks;
   std::optional<Console> console;
+  std::optional<ConsolePorts> ports;
+  VirtioDevice* device = nullptr;  // one of them
   std::jthread thread;
 };
 

@@ -174,8 +174,11 @@ void Driver::start() {
 }
 
 bool Driver::wait(u16 index, Used& used) {
-  u16 which = 0;
-  return wait_either(index, index, which, used);
+  if (wait_for(index, used, kPatience)) {
+    return true;
+  }
+  check(queues[index].has_used(), "the device answers");
+  return false;
 }
 
 bool Driver::is_due(u16 index) {
@@ -197,37 +200,21 @@ void Driver::expect_interrupt(u16 index) {
 }
 
 bool Driver::wait_for(u16 index, Used& used, u64 cycles) {
-  u16 which = 0;
-  return try_wait(index, index, which, used, cycles);
-}
-
-bool Driver::wait_either(u16 first, u16 second, u16& which, Used& used) {
-  if (try_wait(first, second, which, used, kPatience)) {
-    return true;
-  }
-  check(queues[first].has_used() || queues[second].has_used(), "the device answers");
-  return false;
-}
-
-bool Driver::try_wait(u16 first, u16 second, u16& which, Used& used, u64 cycles) {
   const u64 since = read_tsc();
   while (true) {
-    for (const u16 index : {first, second}) {
-      while (is_due(index)) {
-        if (queues[index].take(used)) {
-          which = index;
-          expect_interrupt(index);
-          return true;
-        }
+    while (is_due(index)) {
+      if (queues[index].take(used)) {
         expect_interrupt(index);
-        if (notice_ == Notice::Poll) {
-          break;
-        }
+        return true;
+      }
+      expect_interrupt(index);
+      if (notice_ == Notice::Poll) {
+        break;
       }
     }
     notice_ == Notice::Poll ? pause() : wait_for_interrupt();
     if (read_tsc() - since > cycles) {
-      check(!queues[first].has_used() && !queues[second].has_used(), "used buffers come with an interrupt");
+      check(!queues[index].has_used(), "used buffers come with an interrupt");
       return false;
     }
   }

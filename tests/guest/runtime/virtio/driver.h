@@ -40,8 +40,6 @@ class Driver {
   bool wait(u16 index, Used& used);
   /// The same for so many cycles: that nothing comes is no failed check.
   [[nodiscard]] bool wait_for(u16 index, Used& used, u64 cycles);
-  /// Until one of two queues has; which one it is.
-  bool wait_either(u16 first, u16 second, u16& which, Used& used);
   /// One request, from available to used.
   template <u32 Count>
   bool request(u16 index, const Buffer (&buffers)[Count], Used& used) {
@@ -59,7 +57,6 @@ class Driver {
  private:
   bool find(const HvmStartInfo& info, DeviceId id);
   void connect(const HvmStartInfo& info);
-  [[nodiscard]] bool try_wait(u16 first, u16 second, u16& which, Used& used, u64 cycles);
   [[nodiscard]] bool is_due(u16 index);
   void expect_interrupt(u16 index);
   static bool is_same(u16 id, u16 expected);
