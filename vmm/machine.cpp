@@ -300,6 +300,7 @@ Ending Machine::run() {
     recorder_->guest_starts();
   }
   try {
+    virtio_->begin();
     for (auto& cpu : cpus_) {
       auto* const recorder = recorder_ ? &recorder_->cpu(static_cast<std::size_t>(cpu->vcpu.index())) : nullptr;
       cpu->thread.emplace(cpu->vcpu, [this, cpu = cpu.get(), recorder] {

@@ -123,6 +123,12 @@ void VirtioDevices::create(const Config& config, const Host& host) {
   }
 }
 
+void VirtioDevices::begin() {
+  for (auto* disk : disks_) {
+    disk->begin();
+  }
+}
+
 void VirtioDevices::resize_disks() noexcept {
   for (auto* disk : disks_) {
     disk->resized();

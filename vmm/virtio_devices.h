@@ -44,6 +44,9 @@ class VirtioDevices {
   [[nodiscard]] virtio::Console* console() noexcept { return console_; }
   /// Null when there are none.
   [[nodiscard]] virtio::ConsolePorts* ports() noexcept { return ports_; }
+  /// Before the guest runs: what only may change on the host when nothing stands against that any more. Throws
+  /// HostError.
+  void begin();
   /// Looks how large the disks' images are now, and tells the guest. On the event loop's thread.
   void resize_disks() noexcept;
 

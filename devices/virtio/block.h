@@ -44,6 +44,8 @@ class Block final : public VirtioDevice {
 
   /// The image may have another size now: looks, and tells the guest. On the event loop's thread.
   void resized() noexcept;
+  /// Before the guest runs. Throws HostError when the image cannot be written to after all.
+  void begin() { disk_->begin(); }
 
  private:
   void settle() noexcept;

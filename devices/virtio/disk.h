@@ -59,6 +59,8 @@ class Disk {
   virtual ~Disk() = default;
 
   [[nodiscard]] virtual DiskShape shape() const noexcept = 0;
+  /// Once, before the first request, and as late as can be: what a writer changes first. Throws HostError.
+  virtual void begin() {}
   /// Looks again how large the image is.
   virtual void refresh() noexcept {}
 

@@ -40,6 +40,12 @@ Qcow2Disk::~Qcow2Disk() {
   }
 }
 
+void Qcow2Disk::begin() {
+  if (access_ == DiskAccess::ReadWrite) {
+    stack_->top().begin_writing();
+  }
+}
+
 void Qcow2Disk::submit(DiskRequest& request) noexcept {
   using Kind = DiskRequest::Kind;
   const auto kind = request.work.kind;

@@ -22,6 +22,7 @@ class Qcow2Disk final : public Disk {
   ~Qcow2Disk() override;
 
   [[nodiscard]] DiskShape shape() const noexcept override { return {.size = size_, .physical_block = 4096}; }
+  void begin() override;
   void submit(DiskRequest& request) noexcept override;
   void commit() noexcept override { stack_->commit(); }
   void wait() noexcept override { stack_->wait(); }

@@ -98,9 +98,6 @@ std::unique_ptr<Disk> open_qcow2(EventLoop& loop, const DiskOptions& options) {
     throw HostError{fmt::format("disk {}: {} bytes are no whole number of {}-byte blocks; use block_size=512",
                                 options.path, top->header().size, options.block_size)};
   }
-  if (options.access == DiskAccess::ReadWrite) {
-    top->begin_writing();
-  }
   return std::make_unique<Qcow2Disk>(
       std::make_unique<Qcow2Stack>(std::move(top), std::move(below), std::move(raw_below)), options.access,
       options.cache);

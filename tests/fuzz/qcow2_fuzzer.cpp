@@ -68,10 +68,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     auto file = std::make_unique<MemoryImage>(std::vector<std::byte>{bytes.begin() + 2, bytes.end()}, data[1]);
     file->max_size = 16U << 20U;
     auto image = std::make_unique<Qcow2Image>(std::move(file), access);
-    if (access == DiskAccess::ReadWrite) {
-      image->begin_writing();
-    }
     Qcow2Disk disk{std::make_unique<Qcow2Stack>(std::move(image), nullptr, nullptr), access, DiskCache::Writeback};
+    disk.begin();
     play(disk, data[1]);
   } catch (const HostError&) {  // refused
   }

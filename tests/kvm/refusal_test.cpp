@@ -79,6 +79,10 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"TwoWithOneSerial", "truncate -s 1M a b", {"-d", "a,serial=x", "-d", "b,serial=x"}, "serial"},
         Refusal{"UnknownWord", "truncate -s 1M disk", {"-d", "disk,colour=red"}, "colour"},
         Refusal{"Qcow2ByMistake", "truncate -s 1M disk", {"-d", "disk,format=qcow2"}, "magic"},
+        Refusal{"Qcow2AndNoNetwork",  // whose last cluster is not there as a whole
+                "qemu-img create -qf qcow2 disk 1M",
+                {"-d", "disk,format=qcow2", "-n", "tap=nosuch"},
+                "nosuch"},
         Refusal{
             "Qcow2OfAnotherVersion",
             "qemu-img create -qf qcow2 disk 1M && printf '\\000\\000\\000\\011' | dd of=disk bs=1 seek=4 conv=notrunc",

@@ -85,6 +85,7 @@ class BlockGuest {
   void attach(std::unique_ptr<Disk> with, const DiskOptions& options = {}, std::uint64_t without = 0) {
     disk = with.get();
     block = std::make_unique<Block>(loop, options, std::move(with));
+    block->begin();
     start(without);
   }
   void start(std::uint64_t without = 0) {

@@ -50,9 +50,9 @@ class Qcow2Hostile : public testing::Test {
     auto owned = std::make_unique<MemoryImage>(image, 0);
     file = owned.get();
     auto top = std::make_unique<Qcow2Image>(std::move(owned), DiskAccess::ReadWrite);
-    top->begin_writing();
     disk = std::make_unique<Qcow2Disk>(std::make_unique<Qcow2Stack>(std::move(top), nullptr, nullptr),
                                        DiskAccess::ReadWrite, DiskCache::Writeback);
+    disk->begin();
   }
   int carry_out(Kind kind, std::uint64_t offset, std::uint64_t length) {
     class Now final : public DiskRequest {

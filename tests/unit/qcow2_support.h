@@ -339,7 +339,6 @@ struct Made {
     auto file = std::make_unique<MemoryImage>(content, seed);
     image = file.get();
     auto top = std::make_unique<Qcow2Image>(std::move(file), DiskAccess::ReadWrite);
-    top->begin_writing();
     std::unique_ptr<Qcow2Image> below;
     std::unique_ptr<ImageFile> raw_below;
     if (how.start == Start::Qcow2Backing) {
@@ -348,9 +347,11 @@ struct Made {
     } else if (how.start == Start::RawBacking) {
       raw_below = std::make_unique<MemoryImage>(base, seed);
     }
-    return std::make_unique<Qcow2Disk>(
+    auto disk = std::make_unique<Qcow2Disk>(
         std::make_unique<Qcow2Stack>(std::move(top), std::move(below), std::move(raw_below)), DiskAccess::ReadWrite,
         DiskCache::Writeback);
+    disk->begin();
+    return disk;
   }
   /// What QEMU reads from `image`, or from its snapshot.
   [[nodiscard]] Bytes read_back(const Bytes& image, Leaks leaks, const std::string& snapshot = "") const {
