@@ -24,8 +24,8 @@ void take_all() {
     if (byte == kEndOfTransmission) {
       ended = true;
     } else {
+      received = received + 1;  // first: whoever sees the byte may look how many there were
       print(static_cast<char>(byte));
-      received = received + 1;
     }
   }
 }

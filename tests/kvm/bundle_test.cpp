@@ -22,7 +22,7 @@ TEST(Bundle, OfAFailureHoldsAllThatIsKnown) {
   const TempDir directory;
   const auto bundle = directory.file("bundle");
   const auto guest =
-      run_martlet({.name = "spin", .options = {"-c", "2", "-m", "64M", "--timeout", "500ms", "--bundle", bundle}});
+      run_martlet({.name = "spin", .options = {"-c", "2", "-m", "64M", "--timeout", "3s", "--bundle", bundle}});
   EXPECT_EQ(guest.exit_code, 124) << guest;
   EXPECT_THAT(guest.err, HasSubstr("wrote " + bundle));
   const auto read = [&](std::string_view name) { return read_file(bundle + "/" + std::string{name}); };
@@ -32,7 +32,7 @@ TEST(Bundle, OfAFailureHoldsAllThatIsKnown) {
   EXPECT_THAT(read("cpus.txt"), HasSubstr("RIP"));
   EXPECT_THAT(read("exits.txt"), HasSubstr("uart"));
   EXPECT_THAT(read("stats.txt"), HasSubstr("exits to user space"));
-  EXPECT_THAT(read("README.txt"), HasSubstr("--timeout 500ms"));
+  EXPECT_THAT(read("README.txt"), HasSubstr("--timeout 3s"));
   std::ifstream core{bundle + "/vmcore", std::ios::binary};
   std::string magic(4, '\0');
   core.read(magic.data(), 4);

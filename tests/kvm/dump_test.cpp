@@ -8,6 +8,7 @@
 #include <csignal>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/kvm/martlet.h"
@@ -26,6 +27,11 @@ Subprocess::Config echo(std::vector<std::string> options) {
           .input = Subprocess::Input::Pipe};
 }
 
+/// Of a VM, whose names all of the host's users share.
+std::string unique(std::string_view what) {
+  return "martlet-test-" + std::to_string(::getpid()) + "-" + std::string{what};
+}
+
 Outcome dump(std::vector<std::string> words, const std::string& directory = {}) {
   words.insert(words.begin(), {MARTLET_PROGRAM, "dump"});
   return run({.command = std::move(words), .directory = directory});
@@ -40,10 +46,11 @@ void expect_refusal(const Outcome& ended, std::string_view says) {
 
 TEST(Dump, ByNameOrPidAndTheVmRunsOn) {
   const TempDir directory;
-  Subprocess vmm{echo({"--name", "martlet-test-dump"})};
+  const auto name = unique("dump");
+  Subprocess vmm{echo({"--name", name})};
   ASSERT_TRUE(vmm.wait_for("ready\n")) << vmm.wait();
   const auto bundle = directory.file("with,comma");
-  const auto by_name = dump({"martlet-test-dump", "-o", directory.file("with,,comma")});
+  const auto by_name = dump({name, "-o", directory.file("with,,comma")});
   EXPECT_EQ(by_name.exit_code, 0) << by_name;
   EXPECT_EQ(by_name.out, bundle + "\n");
   EXPECT_THAT(read_file(bundle + "/console.log"), HasSubstr("ready")) << "also without --bundle";
@@ -89,11 +96,12 @@ TEST(Dump, WhatCannotBeDumpedIsSaidInOneLine) {
   expect_refusal(dump({std::to_string(::getpid())}), "no VM " + std::to_string(::getpid()) + " runs here");
   expect_refusal(dump({"martlet-test-nobody"}), "no VM martlet-test-nobody runs here");
   expect_refusal(dump({}), "VM is required");
-  Subprocess one{echo({"--name", "martlet-test-twin"})};
-  Subprocess two{echo({"--name", "martlet-test-twin"})};
+  const auto twin = unique("twin");
+  Subprocess one{echo({"--name", twin})};
+  Subprocess two{echo({"--name", twin})};
   ASSERT_TRUE(one.wait_for("ready\n") && two.wait_for("ready\n"));
-  expect_refusal(dump({"martlet-test-twin"}), std::to_string(two.pid()));
-  expect_refusal(dump({"martlet-test-nobody"}), "martlet-test-twin (" + std::to_string(two.pid()) + ")");
+  expect_refusal(dump({twin}), std::to_string(two.pid()));
+  expect_refusal(dump({"martlet-test-nobody"}), twin + " (" + std::to_string(two.pid()) + ")");
   const auto pid = std::to_string(one.pid());
   expect_refusal(dump({pid, "-o", "/proc/nowhere"}), "cannot make the bundle's directory /proc/nowhere");
   expect_refusal(dump({pid, "-o", directory.file("x") + ",vmcore=lzma"}), "none of raw, zstd, none");

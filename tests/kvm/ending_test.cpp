@@ -129,7 +129,7 @@ TEST(Halt, AnInterruptEndsIt) {
 
 TEST(Halt, TheTimeoutEndsIt) {
   for (const char* until : {"until=never", "until=dead"}) {
-    const auto guest = run_martlet({.name = "halt", .append = until, .options = {"--timeout", "1s"}});
+    const auto guest = run_martlet({.name = "halt", .append = until, .options = {"--timeout", "3s"}});
     expect_verdict(guest, "timeout", 124);
     EXPECT_EQ(guest.out, "asleep\n") << until;
   }
@@ -142,7 +142,7 @@ TEST(Halt, ATimeoutThatIsNotReachedChangesNothing) {
 
 // Nothing of the guest's own ever leaves these loops: interrupts are off and there are no exits.
 TEST(Kick, TheTimeoutStopsCpusThatSpin) {
-  const auto guest = run_martlet({.name = "spin", .options = {"-c", "2", "--timeout", "2s"}});
+  const auto guest = run_martlet({.name = "spin", .options = {"-c", "2", "--timeout", "4s"}});
   expect_verdict(guest, "timeout", 124);
   EXPECT_EQ(guest.out, "spinning 2\n");
 }

@@ -113,7 +113,7 @@ INSTANTIATE_TEST_SUITE_P(All, SerialOutput, testing::Values("by=poll", "by=write
                          [](const auto& instance) { return std::string{instance.param}.substr(3); });
 
 TEST(Stdout, ArrivesWholeWhenTheTimeoutOrASignalEndsTheGuest) {
-  const auto guest = run_martlet({.name = "flood", .append = "by=string then=halt", .options = {"--timeout", "2s"}});
+  const auto guest = run_martlet({.name = "flood", .append = "by=string then=halt", .options = {"--timeout", "4s"}});
   EXPECT_EQ(guest.exit_code, 124) << guest;
   EXPECT_TRUE(guest.out == flood(kFlood));
 
@@ -142,7 +142,8 @@ TEST(Stdout, ThatNobodyReadsLosesWhatDoesNotFitAndSaysSo) {
 }
 
 TEST(Stdout, WhoseReaderGoesAwayDoesNotStopTheGuest) {
-  Subprocess vmm{{.command = martlet_command({.name = "flood"})}};
+  // More than a pipe holds, however long we take to go.
+  Subprocess vmm{{.command = martlet_command({.name = "flood", .append = "by=string bytes=1048576"})}};
   ASSERT_TRUE(vmm.wait_for("\n00000002")) << vmm.wait();
   vmm.hang_up();
   const auto guest = vmm.wait();

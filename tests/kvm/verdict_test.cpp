@@ -101,7 +101,7 @@ TEST(Hang, SpinningWithInterruptsOff) {
 
 TEST(Hang, OneThatWaitsDoesNot) {
   const auto guest =
-      run_martlet({.name = "halt", .append = "until=never", .options = {"--hang-timeout", "500ms", "--timeout", "4s"}});
+      run_martlet({.name = "halt", .append = "until=never", .options = {"--hang-timeout", "3s", "--timeout", "9s"}});
   expect_verdict(guest, "timeout", 124);
   EXPECT_NE(guest.err.find("all vCPUs idle, waiting for interrupts"), std::string::npos) << guest;
 }

@@ -19,7 +19,7 @@ inline void unmake(const std::string& name) { static_cast<void>(delete_switch({.
 inline std::string servers() {
   return output_of(R"sh(for it in /proc/[0-9]*; do
     [ "$(readlink $it/ns/net)" != "$(readlink /proc/self/ns/net)" ] || tr '\0' ' ' <$it/cmdline
-  done 2>/dev/null | grep -a -o 'martlet-dnsmasq-br[0-9]' || true)sh");
+  done 2>/dev/null | grep -a -o 'martlet-dnsmasq-br[0-9]' | sort)sh");
 }
 
 /// An uplink with whatever a host may have on it.

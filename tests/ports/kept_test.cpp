@@ -63,6 +63,7 @@ TEST(KeptPort, IsItsOwnersWithFilterQueuesAndAddress) {
                 HasSubstr("-n mac=52:54:00:00:00:08: the port jane0 is for 52:54:00:00:00:07"));
     const auto guest = Tap::open({.name = "jane0", .pairs = 2});
     EXPECT_NE(guest->offloads() & kTso4, 0U);
+    run_shell("until bridge link show dev jane0 | grep -q 'state forwarding'; do sleep 0.01; done");
     EXPECT_TRUE(send(*guest, {.from = kGuest, .text = "own"}));
     EXPECT_TRUE(send(*guest, {.from = kOther, .text = "foreign"}));
     EXPECT_THAT(arrived(*far), ElementsAre("own"));
@@ -132,12 +133,17 @@ TEST(KeptPort, KilledAtAnyMoment) {
     make_bridge();
     const auto port = port_of({.mac = kGuest, .isolation = Isolation::On, .rate = 1U << 20U});
     // The moments are spread over what a port takes on this machine, and a little more.
-    const auto begun = std::chrono::steady_clock::now();
-    make_kept_port(port);
-    const auto step = (std::chrono::steady_clock::now() - begun) * 5 / 4 / kRounds;
-    delete_kept_port("jane0");
+    auto takes = std::chrono::steady_clock::duration::max();
+    for (int time = 0; time < 3; ++time) {
+      const auto begun = std::chrono::steady_clock::now();
+      make_kept_port(port);
+      takes = std::min(takes, std::chrono::steady_clock::now() - begun);
+      delete_kept_port("jane0");
+    }
+    const auto step = takes * 5 / 4 / kRounds;
     int half_made = 0;
-    for (int round = 0; round < kRounds; ++round) {
+    // More where that hit none.
+    for (int round = 0; round < kRounds || (half_made == 0 && round < 10 * kRounds); ++round) {
       std::array<int, 2> ready{};
       ASSERT_EQ(::pipe(ready.data()), 0);
       const pid_t maker = ::fork();
@@ -149,7 +155,7 @@ TEST(KeptPort, KilledAtAnyMoment) {
       }
       char byte = 0;
       ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-      std::this_thread::sleep_for(round * step);
+      std::this_thread::sleep_for(round % kRounds * step);
       ::kill(maker, SIGKILL);
       ::waitpid(maker, nullptr, 0);
       ::close(ready[0]);

@@ -8,6 +8,7 @@
 #include "net/options.h"
 #include "net/port_policy.h"
 #include "tests/support/namespace.h"
+#include "tests/support/subprocess.h"
 
 namespace martlet {
 namespace {
@@ -73,7 +74,8 @@ TEST(PortPolicy, IsTheSameAfterATripThroughJson) {
 }
 
 TEST(PortPolicy, OfAFileYieldsToTheCommandLine) {
-  const auto path = testing::TempDir() + "port-policy.json";
+  const test::TempDir directory;
+  const auto path = directory.file("policy.json");
   std::ofstream{path} << R"({"mac": "52:54:00:12:34:56", "vlans": "10-20", "native": 15, "rate": 1000, "burst": 100})";
   const auto policy = policy_of("policy=" + path + ",vlan=7,rate=5M,spoof=allow");
   EXPECT_EQ(policy.mac, (MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56}));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <thread>
@@ -19,12 +20,24 @@ inline double measured(const std::string& interface, const std::function<void()>
       std::this_thread::sleep_for(std::chrono::milliseconds{1});  // others have work, too
     }
   };
+  struct Reading {
+    Clock::time_point when;
+    std::uint64_t bytes;
+  };
+  const auto read = [&] {
+    for (;;) {
+      const Reading reading{.when = Clock::now(), .bytes = netlink.find(interface)->counters.tx_bytes};
+      if (Clock::now() - reading.when < std::chrono::milliseconds{10}) {
+        return reading;
+      }
+    }
+  };
   work(std::chrono::milliseconds{500});
-  const auto start = Clock::now();
-  const auto before = netlink.find(interface)->counters.tx_bytes;
+  const auto start = read();
   work(std::chrono::seconds{10});
-  const std::chrono::duration<double> passed = Clock::now() - start;
-  return static_cast<double>(netlink.find(interface)->counters.tx_bytes - before) / passed.count();
+  const auto end = read();
+  const std::chrono::duration<double> passed = end.when - start.when;
+  return static_cast<double>(end.bytes - start.bytes) / passed.count();
 }
 
 }  // namespace martlet::test

@@ -28,9 +28,12 @@ TEST(RunOnABridge, LeavesNothingWheneverItIsKilled) {
         ::_exit(1);
       }
       Rtnetlink netlink;
-      for (int tries = 0; round % 2 != 0 && tries < 5000 && !netlink.find("mlt0"); ++tries) {
+      bool over = false;
+      while (round % 2 != 0 && !over && !netlink.find("mlt0")) {
         ::usleep(1000);  // half of them once the port is there, however long the program takes to start
+        over = ::waitpid(martlet, nullptr, WNOHANG) != 0;
       }
+      ASSERT_FALSE(over) << "it ended by itself";
       ::usleep(static_cast<useconds_t>(round * 2003));
       running += netlink.find("mlt0") ? 1 : 0;
       ::kill(martlet, SIGKILL);

@@ -29,6 +29,7 @@
 #include "devices/virtio/console.h"
 #include "devices/virtio/console_ports.h"
 #include "tests/support/subprocess.h"
+#include "tests/unit/rest.h"
 #include "tests/unit/stream_support.h"
 #include "tests/unit/virtio_driver.h"
 #include "vmm/base/error.h"
@@ -175,21 +176,8 @@ struct ConsoleTest : testing::TestWithParam<Ring> {
   [[nodiscard]] static SerialTarget socket(std::string path) {
     return {.kind = SerialTarget::Kind::Socket, .path = std::move(path)};
   }
-  /// Until the loop has done what it can do: for a while its thread uses no CPU.
-  bool settles() {
-    clockid_t clock{};
-    check(::pthread_getcpuclockid(thread.native_handle(), &clock), "pthread_getcpuclockid");
-    const auto used = [clock] {
-      timespec time{};
-      ::clock_gettime(clock, &time);
-      return std::pair{time.tv_sec, time.tv_nsec};
-    };
-    return eventually([&] {
-      const auto before = used();
-      std::this_thread::sleep_for(std::chrono::milliseconds{50});
-      return used() == before;
-    });
-  }
+  /// Until the loop has done what it can do.
+  bool settles() { return comes_to_rest(loop, std::chrono::milliseconds{50}); }
 
   const test::TempDir directory;
   EventLoop loop;

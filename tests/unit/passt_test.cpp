@@ -133,7 +133,7 @@ class FakeGuest {
       const auto got = backend.receive(0, {&vector, 1});
       if (got == -EAGAIN) {
         pollfd ready{.fd = backend.fd(0), .events = POLLIN, .revents = 0};
-        if (::poll(&ready, 1, 4000) == 1) {
+        if (::poll(&ready, 1, 30'000) == 1) {
           continue;
         }
       }
@@ -162,7 +162,7 @@ class FakeGuest {
 /// A socket of the host's.
 struct Host {
   Host(int family, int type, const char* address, unsigned port) : fd{::socket(family, type | SOCK_CLOEXEC, 0)} {
-    const timeval patience{.tv_sec = 4, .tv_usec = 0};
+    const timeval patience{.tv_sec = 30, .tv_usec = 0};
     ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (family == AF_INET) {
       auto& four_of = reinterpret_cast<sockaddr_in&>(where);

@@ -200,7 +200,10 @@ TEST_F(Serial, HooksFollowABusyPhase) {
     fetch();
   };
   std::string seen;
-  hooks.observe = [&](std::span<const std::byte> bytes) { seen += text_of(bytes); };
+  hooks.observe = [&](std::span<const std::byte> bytes) {
+    seen += text_of(bytes);
+    observed = seen.size();
+  };
   const auto path = directory.file("log");
   make({.kind = SerialTarget::Kind::File, .path = path});
   run();
@@ -208,6 +211,8 @@ TEST_F(Serial, HooksFollowABusyPhase) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (i % 4096 == 0) {
       std::this_thread::sleep_for(1ms);
+      // Never more than there is room for, however late the loop is.
+      EXPECT_TRUE(eventually([&] { return i - observed < SerialBackend::kInboxSize / 4; }, 10us));
     }
     const std::lock_guard lock{mutex};
     if (coalescing) {

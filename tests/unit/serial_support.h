@@ -22,6 +22,7 @@
 
 #include "devices/serial_backend.h"
 #include "tests/support/subprocess.h"
+#include "tests/unit/rest.h"
 #include "tests/unit/stream_support.h"
 #include "vmm/base/error.h"
 #include "vmm/base/irq_line.h"
@@ -144,21 +145,8 @@ struct Serial : ::testing::Test {
       EXPECT_TRUE(eventually([&] { return observed >= seen; }, std::chrono::microseconds{10}));
     }
   }
-  /// The loop comes to rest: for a while its thread uses no CPU.
-  bool sleeps_on() {
-    clockid_t clock{};
-    check(::pthread_getcpuclockid(thread.native_handle(), &clock), "pthread_getcpuclockid");
-    const auto used = [clock] {
-      timespec time{};
-      ::clock_gettime(clock, &time);
-      return std::pair{time.tv_sec, time.tv_nsec};
-    };
-    return eventually([&] {
-      const auto before = used();
-      std::this_thread::sleep_for(std::chrono::milliseconds{100});
-      return used() == before;
-    });
-  }
+  /// The loop has nothing to do any more.
+  bool sleeps_on() { return comes_to_rest(loop, std::chrono::milliseconds{100}); }
 
   const test::TempDir directory;
   EventLoop loop;

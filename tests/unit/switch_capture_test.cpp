@@ -29,7 +29,8 @@ using namespace std::string_literals;
 constexpr const char* kSwitch =
     "sysctl -qw net.ipv6.conf.default.disable_ipv6=1; ip link add br0 type bridge mcast_snooping 0 && "
     "ip link add p0 master br0 type veth peer name g0 && ip link add p1 master br0 type veth peer name g1 && "
-    "for link in br0 p0 p1 g0 g1; do ip link set $link up || exit 1; done";
+    "for link in br0 p0 p1 g0 g1; do ip link set $link up || exit 1; done; "
+    "until ip -o link show br0 | grep -q 'state UP'; do sleep 0.01; done";
 
 /// To everybody, with this after the addresses.
 std::string frame_of(const std::string& rest) {

@@ -12,8 +12,8 @@ void ap_enter(guest::u32 arrival);
 namespace guest {
 namespace {
 
-constexpr u64 kTrampoline = 0x8000;  // below 1 MiB, and nothing of the loader's
-constexpr int kSpins = 20'000'000;   // far beyond any CPU's start
+constexpr u64 kTrampoline = 0x8000;        // below 1 MiB, and nothing of the loader's
+constexpr u64 kPatience = 60'000'000'000;  // cycles: on a busy host a vCPU's thread may come late
 
 volatile ApMain ap_main;
 volatile u32 ap_ready;
@@ -36,7 +36,8 @@ bool start_cpu(u32 apic_id, ApMain main) {
   delay();
   for (int attempt = 0; attempt < 2; ++attempt) {
     LocalApic::send(apic_id, kDeliverStartup | static_cast<u32>(kTrampoline >> 12U));
-    for (int spin = 0; spin < (attempt == 0 ? 2000 : kSpins); ++spin) {
+    const u64 since = read_tsc();
+    for (int spin = 0; attempt == 0 ? spin < 2000 : read_tsc() - since < kPatience; ++spin) {
       if (ap_ready != before) {
         return true;
       }

@@ -212,11 +212,16 @@ bool Driver::wait_for(u16 index, Used& used, u64 cycles) {
         break;
       }
     }
-    notice_ == Notice::Poll ? pause() : wait_for_interrupt();
-    if (read_tsc() - since > cycles) {
-      check(!queues[index].has_used(), "used buffers come with an interrupt");
+    // What came in the last moment, or whose interrupt is still on its way, is waited for.
+    const u64 waited = read_tsc() - since;
+    if (waited > cycles && !queues[index].has_used()) {
       return false;
     }
+    if (waited > cycles + kPatience) {
+      check(false, "used buffers come with an interrupt");
+      return false;
+    }
+    notice_ == Notice::Poll ? pause() : wait_for_interrupt();
   }
 }
 
