@@ -78,11 +78,17 @@ INSTANTIATE_TEST_SUITE_P(
 
 // An idle guest, all of its vCPUs asleep, is ended in time as well.
 TEST(EndingByClock, IdleGuestTimesOut) {
-  RunningGuest running{{.append = "quiet martlet.test=hang", .cpus = 2, .more = {"--timeout", "25s"}}};
-  const bool idle = running.process().wait_for("martlet-guest: hang");
-  const auto ended = running.wait();
-  EXPECT_EQ(ended.outcome.exit_code, 124) << ended;
-  EXPECT_TRUE(idle) << "a host too busy to boot within 25 s? " << ended;
+  bool idle = false;
+  for (const auto* timeout : {"25s", "50s", "100s"}) {  // a busy host may not boot it in the first of them
+    RunningGuest running{{.append = "quiet martlet.test=hang", .cpus = 2, .more = {"--timeout", timeout}}};
+    idle = running.process().wait_for("martlet-guest: hang");
+    const auto ended = running.wait();
+    EXPECT_EQ(ended.outcome.exit_code, 124) << ended;
+    if (idle) {
+      break;
+    }
+  }
+  EXPECT_TRUE(idle);
 }
 
 TEST(EndingBySignal, TermPressesThePowerButton) {

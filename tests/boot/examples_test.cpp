@@ -55,6 +55,7 @@ TEST(Example, CiBootTestEndsAsItsCommand) {
   auto config = example(
       {"ci-boot-test.sh", guest_file("cloud-6.1", "kernel/vmlinuz"), "grep -c processor /proc/cpuinfo; exit 3"});
   config.environment.emplace_back("RESULT", directory.file("verdict.json"));
+  config.environment.emplace_back("TIMEOUT", "150s");  // its own 60 s are for machines of a CI
   const auto outcome = run(std::move(config));
   EXPECT_EQ(outcome.exit_code, 3) << outcome;
   const auto verdict = nlohmann::json::parse(read_file(directory.file("verdict.json")));
@@ -66,6 +67,7 @@ TEST(Example, CiBootTestTellsAPanic) {
   const TempDir directory;
   auto config = example({"ci-boot-test.sh", guest_file("cloud-6.1", "kernel/vmlinuz"), "echo c > /proc/sysrq-trigger"});
   config.environment.emplace_back("RESULT", directory.file("verdict.json"));
+  config.environment.emplace_back("TIMEOUT", "150s");  // its own 60 s are for machines of a CI
   const auto outcome = run(std::move(config));
   EXPECT_EQ(outcome.exit_code, 126) << outcome;
   EXPECT_EQ(nlohmann::json::parse(read_file(directory.file("verdict.json")))["verdict"], "panic");
@@ -75,6 +77,7 @@ TEST(Example, CiBootTestSkipsWhatIsNoKernel) {
   const TempDir directory;
   auto config = example({"ci-boot-test.sh", MARTLET_EXAMPLES "/ci-boot-test.sh"});
   config.environment.emplace_back("RESULT", directory.file("verdict.json"));
+  config.environment.emplace_back("TIMEOUT", "150s");  // its own 60 s are for machines of a CI
   const auto outcome = run(std::move(config));
   EXPECT_EQ(outcome.exit_code, 125) << outcome;
 }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,8 +16,22 @@ class GdbSession : public ::testing::Test {
  protected:
   [[nodiscard]] std::string socket() const { return directory_.file("gdb"); }
 
+  /// Beside gdb's own, the commands have Python's interrupt_after(SECONDS): ^C so long after the guest next goes on;
+  /// `sent` is when, by time.monotonic().
   [[nodiscard]] Subprocess::Config gdb(const std::string& symbols, const std::vector<std::string>& commands) const {
-    std::vector<std::string> words{"gdb", "-q", "-nx", "-batch", "-ex", "set pagination off"};
+    const auto interrupt = directory_.file("interrupt_after.py");
+    std::ofstream{interrupt} << "import gdb, os, signal, threading, time\n"
+                                "def interrupt_after(seconds):\n"
+                                "    def send():\n"
+                                "        global sent\n"
+                                "        sent = time.monotonic()\n"
+                                "        os.kill(os.getpid(), signal.SIGINT)\n"
+                                "    def arm(event):\n"
+                                "        gdb.events.cont.disconnect(arm)\n"
+                                "        threading.Timer(seconds, send).start()\n"
+                                "    gdb.events.cont.connect(arm)\n";
+    std::vector<std::string> words{
+        "gdb", "-q", "-nx", "-batch", "-ex", "set pagination off", "-ex", "source " + interrupt};
     words.insert(words.end(), {"-ex", "target remote " + socket()});
     for (const auto& each : commands) {
       words.insert(words.end(), {"-ex", each});

@@ -42,8 +42,8 @@ class KernelDebugSymbols : public GdbSession {
                                      "--exec",
                                      script};
     command.insert(command.end(), more.begin(), more.end());
-    return std::make_unique<Subprocess>(
-        Subprocess::Config{.command = std::move(command), .input = Subprocess::Input::Pipe});
+    return std::make_unique<Subprocess>(Subprocess::Config{
+        .command = std::move(command), .input = Subprocess::Input::Pipe, .deadline = std::chrono::seconds{180}});
   }
 
   // KASLR is on, and nobody tells gdb where the kernel is.

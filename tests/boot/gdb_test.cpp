@@ -30,7 +30,8 @@ class KernelGdb : public GdbSession {
     made_ = std::make_unique<TempDir>();
     const auto told = run({.command = {MARTLET_PROGRAM, "run", guest_file("cloud-6.1", "kernel/vmlinuz"), "--root",
                                        guest_file("cloud-6.1", "root"), "--nokaslr", "-a", "quiet", "--exec",
-                                       "cat /proc/kallsyms", "--timeout", "150s"}});
+                                       "cat /proc/kallsyms", "--timeout", "150s"},
+                           .deadline = std::chrono::seconds{180}});
     ASSERT_EQ(told.exit_code, 0) << told.err;
     std::ofstream{made_->file("kallsyms")} << told.out;
     const auto made = run({.command = {MARTLET_TOOLS "/kernel-symbols", made_->file("kallsyms"), symbols()}});
@@ -97,9 +98,7 @@ TEST_F(KernelGdb, FindsWhereKaslrHasMovedARunningKernel) {
   ASSERT_TRUE(running.process().wait_for("READY")) << running.wait();
   for (int time = 0; time < 2; ++time) {  // it can come back
     const auto said = run(gdb({"x/s &linux_banner", "info threads", "hbreak ksys_write", "delete", "monitor info kaslr",
-                               "python import os, signal, threading",
-                               "python threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()",  // ^C
-                               "continue", "info symbol $pc", "detach"}));
+                               "python interrupt_after(1)", "continue", "info symbol $pc", "detach"}));
     SCOPED_TRACE(::testing::Message() << said);
     EXPECT_THAT(said.out, HasSubstr("\"Linux version 6.1."));
     EXPECT_THAT(said.out, HasSubstr("SIGINT"));
@@ -117,15 +116,14 @@ TEST_F(KernelGdb, SeesTheKernelFromAProgramsPageTables) {
   RunningGuest running{isolated, {.input = Subprocess::Input::Null}};
   ASSERT_TRUE(running.process().wait_for("READY")) << running.wait();
   const TempDir directory;
-  std::ofstream{directory.file("stop.py")}
-      << "import gdb, os, signal, threading\n"
-         "for attempt in range(50):\n"
-         "    gdb.execute('thread 1')\n"
-         "    if int(gdb.parse_and_eval('$cs')) & 3 == 3:\n"
-         "        print('in a program')\n"
-         "        break\n"
-         "    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
-         "    gdb.execute('continue')\n";
+  std::ofstream{directory.file("stop.py")} << "import gdb\n"
+                                              "for attempt in range(50):\n"
+                                              "    gdb.execute('thread 1')\n"
+                                              "    if int(gdb.parse_and_eval('$cs')) & 3 == 3:\n"
+                                              "        print('in a program')\n"
+                                              "        break\n"
+                                              "    interrupt_after(0.3)\n"
+                                              "    gdb.execute('continue')\n";
   const auto said = run(gdb({"source " + directory.file("stop.py"), "print/x (long)$cr3 & 0x1000", "x/s &linux_banner",
                              "monitor info kaslr", "monitor quit"}));
   SCOPED_TRACE(::testing::Message() << said);
@@ -170,14 +168,10 @@ TEST_F(KernelGdb, StepsAndStopsOneCpuOfTwoBusyOnes) {
 
   const TempDir directory;
   std::ofstream{directory.file("steps.py")} << step_and_tell(count);
-  std::ofstream{directory.file("interrupt.py")} << "import gdb, os, signal, threading, time\n"
-                                                   "def interrupt():\n"
-                                                   "    global began\n"
-                                                   "    began = time.monotonic()\n"
-                                                   "    os.kill(os.getpid(), signal.SIGINT)\n"
-                                                   "threading.Timer(2, interrupt).start()\n"
+  std::ofstream{directory.file("interrupt.py")} << "import time\n"
+                                                   "interrupt_after(2)\n"
                                                    "gdb.execute('continue')\n"
-                                                   "print('^C took %.0f ms' % ((time.monotonic() - began) * 1000))\n";
+                                                   "print('^C took %.0f ms' % ((time.monotonic() - sent) * 1000))\n";
   auto session =
       gdb({"hbreak version_proc_show", "continue", "delete", "break version_proc_show", "continue", "bt 1", "delete",
            "source " + directory.file("interrupt.py"), "info threads", "hbreak " + loop, "continue", "delete",

@@ -193,7 +193,8 @@ TEST(Network, GuestsReachWhomTheirSwitchAndVlanLetThemAndNobodyElse) {
       .settings = {"bridge=internal0", "bridge=private0", "bridge=private0,vlan=10", "bridge=private0,vlan=20",
                    "bridge=private0,vlan=30,isolated=on", "bridge=private0,vlan=100"}};
   const auto guest = [&](const Cards& cards, std::string_view text) {
-    return Guest{.more = cards.options(directory), .script = script(text)};
+    // One waits for the other's boot, and for what is not to arrive.
+    return Guest{.more = cards.options(directory), .script = script(text), .limit = std::chrono::seconds{400}};
   };
   RunningGuest far{guest(b, R"sh(
     say lease lease

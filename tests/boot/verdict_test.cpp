@@ -34,11 +34,7 @@ std::vector<std::string> kinds(const Ended& ended) {
 
 /// A guest whose script this is.
 Guest guest(std::string script, std::vector<std::string> more = {}, std::uint32_t cpus = 1) {
-  return {.cpus = cpus,
-          .memory_mib = 192,
-          .more = std::move(more),
-          .script = std::move(script),
-          .limit = std::chrono::seconds{90}};
+  return {.cpus = cpus, .memory_mib = 192, .more = std::move(more), .script = std::move(script)};
 }
 
 class Crashes : public testing::TestWithParam<std::string> {};
