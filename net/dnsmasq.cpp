@@ -137,9 +137,13 @@ void start_dnsmasq(const SwitchOptions& options) {
   check(::pipe2(pipe.data(), O_CLOEXEC | O_NONBLOCK), "pipe2");
   const Fd complaints{pipe[0]};
   Fd its_end{pipe[1]};
+  const pid_t us = ::getpid();
   const pid_t child = check(::fork(), "fork");
   if (child == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // until it has become a daemon, which has the name to be found by
+    if (::getppid() != us) {
+      ::_exit(127);  // we were killed before that
+    }
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);  // what is held back here is no business of its
