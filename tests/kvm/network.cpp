@@ -15,9 +15,12 @@ std::vector<std::string> in_network(const std::string& setup, const std::vector<
   }
   wrapped.insert(wrapped.end(),
                  {"sh", "-c",
-                  "PATH=$PATH:/usr/sbin:/sbin; set -e; " + setup +
-                      "; links=$(ls /sys/class/net); code=0; \"$@\" || code=$?; for link in $(ls /sys/class/net); do "
-                      "case \" $links \" in *$link*) ;; *) echo \"left behind: $link\" ;; esac; done; exit $code",
+                  // /sys is another namespace's; and PATH may be nowhere after `setup`.
+                  "PATH=$PATH:/usr/sbin:/sbin; set -e; "
+                  "links() { while read -r name rest; do echo \"${name%%:*}\"; done < /proc/self/net/dev; }; " +
+                      setup +
+                      "; before=\" $(echo $(links)) \"; code=0; \"$@\" || code=$?; for link in $(links); do "
+                      "case \"$before\" in *\" $link \"*) ;; *) echo \"left behind: $link\" ;; esac; done; exit $code",
                   "sh"});
   wrapped.insert(wrapped.end(), command.begin(), command.end());
   return wrapped;
