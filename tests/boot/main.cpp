@@ -19,20 +19,12 @@ constexpr std::size_t kMostByChance = 2;
 // Set in the second run.
 constexpr const char* kAgain = "MARTLET_BOOT_TESTS_AGAIN";
 
-/// The cases and suites that failed, as --gtest_filter wants them.
+/// The cases that failed, as --gtest_filter wants them.
 class Failed : public testing::EmptyTestEventListener {
  public:
   void OnTestEnd(const testing::TestInfo& test) override {
     if (test.result()->Failed()) {
       filter_.append(filter_.empty() ? "" : ":").append(test.test_suite_name()).append(".").append(test.name());
-      ++count_;
-    }
-  }
-
-  /// A suite that cannot begin skips its tests.
-  void OnTestSuiteEnd(const testing::TestSuite& suite) override {
-    if (suite.ad_hoc_test_result().Failed()) {
-      filter_.append(filter_.empty() ? "" : ":").append(suite.name()).append(".*");
       ++count_;
     }
   }

@@ -121,8 +121,7 @@ std::vector<std::string> Report::unexplained_complaints() const {
       "amd_pstate: ",  // frequency is the host's affair
       "Please enable it if your BIOS has the CPPC option",
       // A host too busy to run the guest all the time.
-      "clocksource: Long readout interval", "hrtimer: interrupt took", "hogged CPU for", "DL replenish lagged too much",
-      "RT throttling activated", "timekeeping watchdog on CPU",
+      "clocksource: Long readout interval", "hrtimer: interrupt took", "hogged CPU for",
       // News of the host's CPU.
       "Speculative Return Stack Overflow", "Spectre", "RETBleed", "MDS", "TAA", "MMIO Stale Data", "GDS", "VMSCAPE",
       "TSA"};

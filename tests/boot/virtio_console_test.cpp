@@ -133,7 +133,8 @@ TEST(VirtioConsole, HandOverLosesNoMessage) {
   };
   const std::vector<std::string> named{"--port", "name=log,null"};
   // The driver as a module, and built in.
-  for (const auto& [kernel, ports] : {Case{"cloud-6.1", {}}, {"cloud-6.12", {}}, {"cloud-6.12", named}}) {
+  for (const auto& [kernel, ports] :
+       {Case{"cloud-6.1", {}}, {"cloud-6.1", named}, {"cloud-6.12", {}}, {"cloud-6.12", named}}) {
     SCOPED_TRACE(::testing::Message() << kernel << ", " << ports.size() / 2 << " named ports");
     std::vector<std::string> options{"--console", "stdio"};
     options.insert(options.end(), ports.begin(), ports.end());
