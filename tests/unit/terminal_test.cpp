@@ -180,11 +180,12 @@ TEST_F(Session, IsRestoredByFatalSignals) {
       return wait_for_ever();
     });
     ASSERT_TRUE(becomes_raw());
-    ::kill(child, signal);
+    // To the main thread: TSan has one besides, which does not block SIGSYS, but fails when it gets it.
+    ::tgkill(child, child, signal);
     const int status = wait();
     EXPECT_TRUE(WIFSIGNALED(status)) << signal;
     EXPECT_EQ(WTERMSIG(status), signal);
-    EXPECT_TRUE(is_original()) << signal;
+    ASSERT_TRUE(is_original()) << signal;  // or the next child's were raw before it came
   }
 }
 
