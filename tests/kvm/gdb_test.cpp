@@ -145,7 +145,7 @@ TEST_F(LateGdb, ComesAfterSigusr1) {
   ASSERT_TRUE(vmm.wait_for_error("target remote")) << vmm.wait();
   EXPECT_THAT(read_file(sockets), HasSubstr("0100007F:04D2 ")) << "not to the whole world";
   vmm.send_signal(SIGUSR1);  // once is enough
-  const auto gdb = run_gdb(there, "localhost:1234", "echo", {"p received", "detach"});
+  const auto gdb = run_gdb(there, "127.0.0.1:1234", "echo", {"p received", "detach"});
   EXPECT_THAT(gdb.out, HasSubstr("$1 = 0")) << gdb;
   vmm.type("\x04");
   EXPECT_EQ(vmm.wait().exit_code, 0);
@@ -161,9 +161,9 @@ TEST_F(LateGdb, FindsASecondVmAtAPortOfItsOwn) {
   std::string address;
   for (auto* const vmm : {&first, &second}) {
     vmm->send_signal(SIGUSR1);
-    ASSERT_TRUE(vmm->wait_for_error("target remote localhost:")) << vmm->wait();
+    ASSERT_TRUE(vmm->wait_for_error("target remote 127.0.0.1:")) << vmm->wait();
     ASSERT_TRUE(vmm->wait_for_error("\n")) << vmm->wait();
-    const auto at = vmm->err().find("localhost:");
+    const auto at = vmm->err().find("127.0.0.1:");
     const auto before = std::exchange(address, vmm->err().substr(at, vmm->err().find('\n', at) - at));
     EXPECT_NE(address, before);
   }

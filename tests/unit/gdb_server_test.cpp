@@ -115,11 +115,12 @@ TEST_F(GdbServer, ServesOneClientAtATime) {
   });
 }
 
-TEST_F(GdbServer, ListensOnLocalhost) {
+TEST_F(GdbServer, ListensOnThisHostAlone) {
   const Server server{loop_, machine_, {.where = "0", .version = "Martlet"}};
-  EXPECT_THAT(server.address(), testing::StartsWith("localhost:"));
-  const Server other{loop_, machine_, {.where = "127.0.0.1:0", .version = "Martlet"}};
-  EXPECT_THAT(other.address(), testing::StartsWith("127.0.0.1:"));
+  // By number: there may be no /etc/hosts, for us or for gdb.
+  EXPECT_THAT(server.address(), testing::StartsWith("127.0.0.1:"));
+  const Server other{loop_, machine_, {.where = "127.0.0.2:0", .version = "Martlet"}};
+  EXPECT_THAT(other.address(), testing::StartsWith("127.0.0.2:"));
   const auto taken = server.address();
   EXPECT_THROW((Server{loop_, machine_, {.where = taken, .version = "Martlet"}}), HostError);
 }

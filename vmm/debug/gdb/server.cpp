@@ -60,7 +60,8 @@ Server::Server(EventLoop& loop, DebugTarget& target, const Options& options)
     address_ = path;
   } else {
     const auto colon = where.rfind(':');
-    auto host = colon == std::string_view::npos || colon == 0 ? "localhost" : where.substr(0, colon);
+    // By number: a container may have no /etc/hosts, and then neither we nor gdb know what localhost is.
+    auto host = colon == std::string_view::npos || colon == 0 ? "127.0.0.1" : where.substr(0, colon);
     const auto port = where.substr(colon == std::string_view::npos ? 0 : colon + 1);
     if (port.empty() || port.size() > 5 || port.find_first_not_of("0123456789") != std::string_view::npos ||
         std::stoi(std::string{port}) > 0xffff) {

@@ -20,7 +20,7 @@ namespace martlet::gdb {
 class Server {
  public:
   struct Options {
-    std::string where;    ///< "[HOST:]PORT" (localhost by default; port 0: any that is free) or "unix:PATH"
+    std::string where;    ///< "[HOST:]PORT" (127.0.0.1 by default; port 0: any that is free) or "unix:PATH"
     std::string version;  ///< "Martlet 1.2.3"
   };
 
