@@ -135,10 +135,6 @@ std::map<std::string, std::uint64_t> system_calls(int exits) {
   const auto table = directory.file("calls");
   auto command = martlet_command({.name = "knock", .append = "times=" + std::to_string(exits)});
   command.insert(command.begin(), {"strace", "-f", "-c", "-U", "calls,name", "-o", table});
-#ifdef MARTLET_TSAN
-  // Its own thread's, which looks around ten times a second.
-  command.insert(command.begin() + 1, {"-e", "trace=!nanosleep,clock_nanosleep,gettimeofday"});
-#endif
   // A leak checker cannot work while strace looks on.
   const auto guest = run({.command = command, .environment = {{"ASAN_OPTIONS", "detect_leaks=0"}}});
   EXPECT_EQ(guest.exit_code, 0) << "is strace installed, and may it trace? " << guest;
